@@ -1,0 +1,8 @@
+//! pgweir: a read/write-splitting PostgreSQL proxy.
+
+pub mod catalog;
+pub mod cluster;
+pub mod config;
+pub mod routing;
+pub mod sql;
+pub mod stream;
