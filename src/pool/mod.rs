@@ -1,0 +1,3 @@
+//! x
+pub mod state;
+pub mod sync;
