@@ -1,8 +1,6 @@
 //! Pure: what would this statement do? `classify` reads a statement with a `Catalog` in hand and answers with a
 //! `Verdict`; `cache` keeps verdicts by fingerprint. Nothing here knows nodes, sessions or sockets.
 
-pub mod cache;
-
 use std::fmt;
 use std::time::Duration;
 

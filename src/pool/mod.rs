@@ -1,3 +1,0 @@
-//! x
-pub mod state;
-pub mod sync;
