@@ -4,7 +4,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption, Guard};
@@ -140,6 +140,19 @@ impl Cluster {
         lock(&self.wakers).push(waker.clone());
     }
 
+    /// Returns after the next publication (or a little early; look at the view again).
+    pub async fn changed(&self) {
+        let mut registered = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut registered, true) {
+                return Poll::Ready(());
+            }
+            self.wake_on_change(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
     /// A write was acknowledged, or may have been: nobody who reads with `global` from now on may miss it. Call it before
     /// the client sees the acknowledgement.
     pub fn wrote(&self) {
@@ -237,6 +250,10 @@ impl Cluster {
         };
         self.stats.views_published.fetch_add(1, Ordering::Relaxed);
         self.wake();
+        // A new primary changes what every other node is worth; nobody should have to wait for the next tick to know.
+        if events.iter().any(|event| matches!(event, Event::Primary { .. })) {
+            self.urgent.iter().for_each(Notify::notify_one);
+        }
         super::monitor::log(self, &events);
     }
 
