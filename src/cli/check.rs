@@ -92,7 +92,8 @@ fn report(view: &ClusterView, problems: &[String]) -> String {
     for problem in problems {
         let _ = writeln!(text, "problem: {problem}");
     }
-    let replicas = view.nodes.iter().filter(|node| node.role == Role::Replica && node.health == Health::Healthy).count();
+    let replicas =
+        view.nodes.iter().filter(|node| node.role == Role::Replica && node.health == Health::Healthy).count();
     let _ = match (problems.is_empty(), replicas) {
         (false, _) => writeln!(text, "not ready: {} problem(s)", problems.len()),
         (true, 0) => writeln!(text, "ready, but no replica takes reads: all of them would go to the primary"),
@@ -158,7 +159,9 @@ mod tests {
         let mut view = view(vec![refused, unreachable_node(2)]);
         view.primary = None;
         let text = report(&view, &problems(&view));
-        for expected in ["no node is a primary", "node1:5432 would get no reads: another cluster", "node2:5432 cannot be"] {
+        for expected in
+            ["no node is a primary", "node1:5432 would get no reads: another cluster", "node2:5432 cannot be"]
+        {
             assert!(text.contains(expected), "{expected} not in:\n{text}");
         }
         assert!(text.ends_with("not ready: 3 problem(s)\n"));
@@ -166,7 +169,8 @@ mod tests {
 
     #[test]
     fn columns_are_aligned_and_the_unknown_is_a_dash() {
-        let facts = Arc::new(NodeFacts { version: "15.20".into(), notes: vec!["a note".into()], ..NodeFacts::default() });
+        let facts =
+            Arc::new(NodeFacts { version: "15.20".into(), notes: vec!["a note".into()], ..NodeFacts::default() });
         let view = view(vec![NodeView { facts, replay: Lsn(5), ..replica(1, 10) }, unreachable_node(2)]);
         let text = report(&view, &[]);
         let lines: Vec<&str> = text.lines().collect();

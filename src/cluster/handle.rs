@@ -225,10 +225,8 @@ impl Cluster {
         if ticket == 0 || sample.number < ticket || self.global.load().through >= ticket {
             return;
         }
-        self.global.rcu(|settled| Settled {
-            through: ticket,
-            position: Some(later(settled.position, sample.position)),
-        });
+        self.global
+            .rcu(|settled| Settled { through: ticket, position: Some(later(settled.position, sample.position)) });
     }
 
     /// Lets a side loop tell the roster what it learned, publishes what follows, and wakes who waits.

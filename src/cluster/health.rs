@@ -39,7 +39,9 @@ enum Standing {
     New(String),
     Healthy,
     /// On probation: `since` when it has been under `readmit_lag` without a break.
-    Out { since: Option<Instant> },
+    Out {
+        since: Option<Instant>,
+    },
     Down(String),
     Refused(String),
 }

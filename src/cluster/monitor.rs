@@ -73,13 +73,7 @@ async fn watch(cluster: Arc<Cluster>, node: NodeId, start: Instant) {
 }
 
 /// Between two full probes of a replica: quick ones while somebody waits for a floor. Returns when a full one is due.
-async fn until_due(
-    cluster: &Cluster,
-    node: NodeId,
-    stats: &NodeStats,
-    link: &mut Option<Link>,
-    ticks: &mut Interval,
-) {
+async fn until_due(cluster: &Cluster, node: NodeId, stats: &NodeStats, link: &mut Option<Link>, ticks: &mut Interval) {
     let began = Instant::now();
     let urgent = &cluster.urgent[usize::from(node.0)];
     while let Some(open) = link {
@@ -156,20 +150,13 @@ async fn attempt(
     let reading = open.probe.status().await?;
     let answered = std::time::Instant::now();
     let mut switch = None;
-    if let Some(timeline) = reading.timeline.filter(|_| reading.role == Role::Primary && reading.timeline != open.history) {
+    if let Some(timeline) =
+        reading.timeline.filter(|_| reading.role == Role::Primary && reading.timeline != open.history)
+    {
         switch = open.probe.switch(timeline).await;
         open.history = Some(timeline);
     }
-    Ok(Status {
-        reading,
-        system: open.probe.system,
-        number,
-        connected: open.connected,
-        sent,
-        answered,
-        traits,
-        switch,
-    })
+    Ok(Status { reading, system: open.probe.system, number, connected: open.connected, sent, answered, traits, switch })
 }
 
 /// One line for each event.
@@ -178,7 +165,9 @@ pub(super) fn log(cluster: &Cluster, events: &[Event]) {
     for event in events {
         match event {
             Event::Health { node, from, to, lag } => log_health(cluster, name(node), from, to, *lag),
-            Event::Role { node, from: Role::Unknown, to } => tracing::info!(node = name(node), role = ?to, "node found"),
+            Event::Role { node, from: Role::Unknown, to } => {
+                tracing::info!(node = name(node), role = ?to, "node found")
+            }
             Event::Role { node, from, to } => {
                 tracing::warn!(node = name(node), ?from, ?to, "node changed its role");
             }

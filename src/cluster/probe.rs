@@ -8,10 +8,10 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::PgLsn;
 use tokio_postgres::{Client, Row, Statement};
 
+use super::Role;
 use super::dial::{Dial, DialError};
 use super::likeness::{FIXED, SETTABLE, Traits};
 use super::lsn::{Lsn, Timeline};
-use super::Role;
 use crate::config::NodeConfig;
 
 /// Role and position in one row. A standby's timeline is not to be had for certain: the control file knows it since the
@@ -213,7 +213,9 @@ fn hidden_is_none(answer: Result<Row, tokio_postgres::Error>) -> Result<Option<R
     match answer {
         Ok(row) => Ok(Some(row)),
         Err(error) => match error.code() {
-            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE || *code == SqlState::UNDEFINED_FUNCTION => Ok(None),
+            Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE || *code == SqlState::UNDEFINED_FUNCTION => {
+                Ok(None)
+            }
             _ => Err(error),
         },
     }

@@ -304,6 +304,8 @@ impl Roster {
             let entry = self.entry(id);
             let replica = entry.role == Role::Replica;
             let replay = entry.replay.filter(|_| replica);
+            // Positions of another timeline share the numbers, not the history: no lag follows from them.
+            let comparable = replay.filter(|_| self.timeline_of(entry) == self.timeline);
             NodeView {
                 id,
                 name: entry.name.clone(),
@@ -313,9 +315,9 @@ impl Roster {
                 replay: replay.unwrap_or_default(),
                 observation: entry.observation,
                 connected: entry.connected,
-                lag: replay.and_then(|replay| self.log.lag(replay, now)),
-                lag_bytes: replay.and_then(|replay| self.log.lag_bytes(replay)),
-                lag_observed: entry.lag_observed.filter(|_| replica),
+                lag: comparable.and_then(|replay| self.log.lag(replay, now)),
+                lag_bytes: comparable.and_then(|replay| self.log.lag_bytes(replay)),
+                lag_observed: entry.lag_observed.filter(|_| comparable.is_some()),
                 weight: entry.weight,
                 stats: Arc::clone(&entry.stats),
                 facts: Arc::clone(&entry.facts),
@@ -368,7 +370,10 @@ impl Entry {
         self.attempts += 1;
         self.answers = true;
         self.role = status.reading.role;
-        self.timeline = status.reading.timeline;
+        // A standby whose WAL receiver is gone for a while (its primary restarts) shows only the control file's timeline,
+        // which is old news. Within one life of a server the timeline never goes back.
+        let known = self.timeline.filter(|_| status.connected == self.connected && self.observation > 0);
+        self.timeline = status.reading.timeline.max(known);
         self.system = status.system;
         self.replay = status.reading.position.filter(|_| self.role == Role::Replica);
         self.observation = status.number;
@@ -384,5 +389,232 @@ impl Entry {
             self.traits = Some(traits.clone());
         }
         self.facts = Arc::new(facts);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct World {
+        roster: Roster,
+        start: Instant,
+        number: u64,
+    }
+
+    fn world(nodes: u16) -> World {
+        let node = |port| NodeConfig {
+            name: format!("node{port}"),
+            host: "node".into(),
+            port,
+            user: "app".into(),
+            password: None,
+            database: "app".into(),
+            weight: 1,
+            tls: crate::config::NodeTls::Disable,
+        };
+        let config = ClusterConfig {
+            probe_interval: Duration::from_millis(500),
+            fast_probe_interval: Duration::from_millis(2),
+            probe_timeout: Duration::from_secs(2),
+            down_after: 3,
+            max_lag: Duration::from_secs(5),
+            readmit_lag: Duration::from_secs(2),
+            readmit_after: Duration::from_secs(5),
+            lag_tolerance: Duration::from_millis(100),
+            failover_timeout: Duration::from_secs(30),
+        };
+        let nodes: Vec<NodeConfig> = (0..nodes).map(node).collect();
+        let start = Instant::now();
+        World { roster: Roster::new(&nodes, config, start), start, number: 0 }
+    }
+
+    impl World {
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        fn seen(&mut self, ms: u64, node: u16, role: Role, system: u64, timeline: u32, lsn: u64) -> Vec<Event> {
+            self.number += 1;
+            let reading = Reading { role, timeline: Some(Timeline(timeline)), position: Some(Lsn(lsn)) };
+            let at = self.at(ms);
+            let status = Status {
+                reading,
+                system: Some(system),
+                number: self.number,
+                connected: 0,
+                sent: at,
+                answered: at,
+                traits: None,
+                switch: None,
+            };
+            self.roster.on_status(NodeId(node), status)
+        }
+
+        fn primary(&mut self, ms: u64, node: u16, lsn: u64) -> Vec<Event> {
+            self.seen(ms, node, Role::Primary, 7, 1, lsn)
+        }
+
+        fn replica(&mut self, ms: u64, node: u16, lsn: u64) -> Vec<Event> {
+            self.seen(ms, node, Role::Replica, 7, 1, lsn)
+        }
+
+        fn fails(&mut self, ms: u64, node: u16, refusing: bool) {
+            let now = self.at(ms);
+            self.roster.on_failure(NodeId(node), refusing, "no answer".into(), now);
+        }
+
+        fn view(&self, ms: u64) -> ClusterView {
+            self.roster.view(self.at(ms))
+        }
+
+        fn health(&self, ms: u64, node: u16) -> Health {
+            self.view(ms).nodes[usize::from(node)].health.clone()
+        }
+
+        fn refusal(&self, node: u16) -> String {
+            match self.health(0, node) {
+                Health::Refused(why) => why,
+                other => panic!("not refused: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn the_cluster_is_the_one_that_most_nodes_belong_to() {
+        let mut world = world(3);
+        // The stray answers first, and must not become our primary for that.
+        world.seen(0, 2, Role::Primary, 99, 5, 9000);
+        assert_eq!(world.view(0).primary, None);
+        world.primary(1, 0, 100);
+        world.replica(2, 1, 100);
+        let view = world.view(2);
+        assert_eq!((view.system, view.primary, view.epoch), (7, Some(NodeId(0)), 1));
+        world.seen(500, 2, Role::Primary, 99, 5, 9000);
+        assert!(world.refusal(2).contains("another cluster"));
+        assert_eq!(world.view(500).primary, Some(NodeId(0)));
+    }
+
+    #[test]
+    fn of_two_primaries_the_higher_timeline_rules() {
+        let mut world = world(2);
+        world.primary(0, 0, 100);
+        world.replica(0, 1, 100);
+        let events = world.seen(500, 1, Role::Primary, 7, 2, 120);
+        assert!(events.contains(&Event::Primary { node: Some(NodeId(1)), timeline: Timeline(2) }));
+        world.primary(1000, 0, 500);
+        assert!(world.refusal(0).contains("second primary"));
+        let view = world.view(1000);
+        assert_eq!((view.primary, view.timeline, view.epoch), (Some(NodeId(1)), Timeline(2), 2));
+    }
+
+    #[test]
+    fn a_replica_left_on_the_old_timeline_is_refused_and_shows_no_lag() {
+        let mut world = world(3);
+        world.primary(0, 0, 100);
+        world.replica(1, 1, 100);
+        world.replica(1, 2, 100);
+        world.seen(500, 1, Role::Primary, 7, 2, 120);
+        world.replica(600, 2, 9000);
+        assert!(world.refusal(2).contains("timeline 1"));
+        let node = world.view(600).nodes[2].clone();
+        assert_eq!((node.lag, node.lag_bytes, node.lag_observed), (None, None, None));
+        // It follows, and the numbers mean something again.
+        world.seen(1000, 2, Role::Replica, 7, 2, 120);
+        assert!(world.view(1000).nodes[2].lag.is_some());
+        // Seen on a real cluster: when the new primary restarts, the standby's WAL receiver is gone for five seconds and
+        // the control file still says timeline 1.
+        world.seen(1500, 2, Role::Replica, 7, 1, 120);
+        assert_eq!(world.view(1500).nodes[2].timeline, Timeline(2));
+        assert!(!matches!(world.health(1500, 2), Health::Refused(_)));
+    }
+
+    #[test]
+    fn a_paused_replica_is_evicted_and_comes_back_after_its_probation() {
+        let mut world = world(2);
+        let mut evicted = None;
+        let mut readmitted = None;
+        for tick in 0..40_u64 {
+            let ms = tick * 500;
+            world.primary(ms, 0, 100 + tick);
+            let replay = if (4..20).contains(&tick) { 103 } else { 100 + tick };
+            for event in world.replica(ms, 1, replay) {
+                match event {
+                    Event::Health { to: Health::Lagging, .. } => evicted = Some(ms),
+                    Event::Health { from: Health::Lagging, to: Health::Healthy, .. } => readmitted = Some(ms),
+                    _ => {}
+                }
+            }
+        }
+        // Position 103 was the primary's at 1500 ms, so at 7000 ms the replica is 5500 ms behind, at 6500 just 5000.
+        assert_eq!(evicted, Some(7000));
+        // Fresh again at 10,000 ms, and for five seconds from then.
+        assert_eq!(readmitted, Some(15_000));
+    }
+
+    #[test]
+    fn a_silent_primary_does_not_take_the_replicas_with_it() {
+        let mut world = world(2);
+        world.primary(0, 0, 100);
+        world.replica(0, 1, 100);
+        // Only now it is known which cluster is ours, so the first answers count again.
+        world.primary(0, 0, 100);
+        world.replica(0, 1, 100);
+        for tick in 1..40_u64 {
+            world.fails(tick * 500, 0, false);
+            world.replica(tick * 500, 1, 100);
+        }
+        assert_eq!(world.view(20_000).primary, None);
+        assert_eq!(world.health(20_000, 1), Health::Healthy);
+        // What people and `max_lag` hints see stays honest.
+        assert_eq!(world.view(20_000).nodes[1].lag, Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn a_primary_that_restarts_is_missing_and_back_without_a_new_epoch() {
+        let mut world = world(2);
+        world.primary(0, 0, 100);
+        world.fails(500, 0, true);
+        assert_eq!(world.view(500).primary, None);
+        world.primary(600, 0, 100);
+        let view = world.view(600);
+        assert_eq!((view.primary, view.epoch), (Some(NodeId(0)), 1));
+        // One unanswered probe is no failover.
+        world.fails(1100, 0, false);
+        assert_eq!(world.view(1100).primary, Some(NodeId(0)));
+    }
+
+    #[test]
+    fn differing_settings_are_aligned_or_refused_once_the_primary_is_known() {
+        let mut world = world(2);
+        let traits = |value: &str, preload: &str| Traits {
+            settings: [("bytea_output", value), ("session_preload_libraries", preload)]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+            ..Traits::default()
+        };
+        let mut report = |node: u16, role, traits| {
+            let at = world.at(u64::from(node));
+            let reading = Reading { role, timeline: Some(Timeline(1)), position: Some(Lsn(1)) };
+            let (sent, answered) = (at, at);
+            let status = Status {
+                reading,
+                system: Some(7),
+                number: 1,
+                connected: 0,
+                sent,
+                answered,
+                traits: Some(traits),
+                switch: None,
+            };
+            world.roster.on_status(NodeId(node), status);
+            world.view(10)
+        };
+        report(1, Role::Replica, traits("escape", ""));
+        let view = report(0, Role::Primary, traits("hex", ""));
+        assert_eq!(view.nodes[1].facts.align, [("bytea_output".to_owned(), "hex".to_owned())]);
+        let view = report(1, Role::Replica, traits("hex", "auto_explain"));
+        assert!(matches!(view.nodes[1].health, Health::Refused(_)));
+        assert!(view.nodes[1].facts.align.is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! Pure: small views for the tables of routing and cluster tests; compiled for tests only.
+//! Small views for the tables of routing and cluster tests; compiled for tests only.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
