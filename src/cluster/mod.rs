@@ -67,7 +67,7 @@ pub struct NodeView {
     pub lag: Option<Duration>,
     pub lag_bytes: Option<u64>,
     /// The same bound at the moment when the replica answered: what compares replicas with each other, since `lag` also
-    /// grows between their probes.
+    /// grows between their probes. `None` too while its answer is overdue.
     pub lag_observed: Option<Duration>,
     /// Set in the node's configuration; a heavier node takes more reads.
     pub weight: u32,

@@ -146,7 +146,9 @@ impl Probe {
     /// Everything that could make answers differ.
     pub async fn traits(&self) -> Result<Traits, DialError> {
         let names: Vec<String> = SETTABLE.iter().chain(&FIXED).map(|name| (*name).to_owned()).collect();
-        let settings = "SELECT name, setting FROM pg_settings WHERE name = ANY ($1)";
+        // What our own role or database sets for itself hides what the configuration says.
+        let settings = "SELECT name, setting FROM pg_settings
+                        WHERE name = ANY ($1) AND source NOT IN ('user', 'database', 'database user')";
         let settings = within(self.limit, self.client.query(settings, &[&names])).await??;
         let overridden = within(self.limit, self.client.query(OVERRIDDEN, &[])).await?.unwrap_or_default();
         let mut collations = self.text(COLLATIONS).await?;

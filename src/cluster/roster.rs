@@ -55,6 +55,8 @@ struct Entry {
     answers: bool,
     replay: Option<Lsn>,
     observation: u64,
+    /// When the last answer was here.
+    observed: Option<Instant>,
     connected: u64,
     lag_observed: Option<Duration>,
     traits: Option<Traits>,
@@ -132,6 +134,7 @@ impl Roster {
         entry.answers = true;
         entry.replay = Some(replay);
         entry.observation = number;
+        entry.observed = Some(now);
         let observation = self.observe(node, now);
         self.apply(node, observation, now, &mut events);
         events
@@ -306,6 +309,9 @@ impl Roster {
             let replay = entry.replay.filter(|_| replica);
             // Positions of another timeline share the numbers, not the history: no lag follows from them.
             let comparable = replay.filter(|_| self.timeline_of(entry) == self.timeline);
+            // A node that has stopped answering is not evicted yet, but its last lag must not make it look the best.
+            let patience = self.config.probe_interval.saturating_mul(2);
+            let prompt = entry.observed.is_some_and(|at| now.saturating_duration_since(at) <= patience);
             NodeView {
                 id,
                 name: entry.name.clone(),
@@ -317,7 +323,7 @@ impl Roster {
                 connected: entry.connected,
                 lag: comparable.and_then(|replay| self.log.lag(replay, now)),
                 lag_bytes: comparable.and_then(|replay| self.log.lag_bytes(replay)),
-                lag_observed: entry.lag_observed.filter(|_| comparable.is_some()),
+                lag_observed: entry.lag_observed.filter(|_| comparable.is_some() && prompt),
                 weight: entry.weight,
                 stats: Arc::clone(&entry.stats),
                 facts: Arc::clone(&entry.facts),
@@ -356,6 +362,7 @@ impl Entry {
             answers: false,
             replay: None,
             observation: 0,
+            observed: None,
             connected: 0,
             lag_observed: None,
             traits: None,
@@ -377,6 +384,7 @@ impl Entry {
         self.system = status.system;
         self.replay = status.reading.position.filter(|_| self.role == Role::Replica);
         self.observation = status.number;
+        self.observed = Some(status.answered);
         self.connected = status.connected;
         if status.switch.is_some() {
             self.switch = status.switch;
@@ -568,6 +576,20 @@ mod tests {
         assert_eq!(world.health(20_000, 1), Health::Healthy);
         // What people and `max_lag` hints see stays honest.
         assert_eq!(world.view(20_000).nodes[1].lag, Some(Duration::from_secs(20)));
+    }
+
+    #[test]
+    fn a_replica_that_stops_answering_loses_its_good_reputation_before_it_counts_as_down() {
+        let mut world = world(2);
+        world.replica(0, 1, 100);
+        world.primary(0, 0, 100);
+        world.replica(0, 1, 100);
+        let observed = |world: &World, ms| world.view(ms).nodes[1].lag_observed;
+        assert!(observed(&world, 1000).is_some());
+        assert_eq!(observed(&world, 1001), None);
+        assert_eq!(world.health(1001, 1), Health::Healthy);
+        world.replica(1500, 1, 100);
+        assert!(observed(&world, 1500).is_some());
     }
 
     #[test]

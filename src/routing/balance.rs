@@ -35,7 +35,7 @@ pub(super) fn choose(candidates: &[&NodeView], dice: (u32, u32)) -> Option<NodeI
 fn pick(candidates: &[&NodeView], except: Option<usize>, die: u32) -> Option<usize> {
     let open = || candidates.iter().enumerate().filter(|(index, _)| Some(*index) != except);
     let total: u64 = open().map(|(_, node)| u64::from(node.weight)).sum();
-    let mut point = u64::from(die) * total >> 32;
+    let mut point = (u64::from(die) * total) >> 32;
     for (index, node) in open() {
         let weight = u64::from(node.weight);
         if point < weight {
@@ -85,7 +85,7 @@ mod tests {
         let mut counts = vec![0; nodes.len()];
         for a in 0..64_u32 {
             for b in 0..64_u32 {
-                let id = choose(&candidates, (a << 26 | 1, b << 26 | 1)).expect("there are candidates");
+                let id = choose(&candidates, ((a << 26) | 1, (b << 26) | 1)).expect("there are candidates");
                 let index = nodes.iter().position(|node| node.id == id).expect("one of them");
                 counts[index] += 1;
             }
