@@ -1,6 +1,23 @@
 //! Pure: what would this statement do? `classify` reads a statement with a `Catalog` in hand and answers with a
 //! `Verdict`; `cache` keeps verdicts by fingerprint. Nothing here knows nodes, sessions or sockets.
 
+pub mod cache;
+pub mod classify;
+mod control;
+mod expression;
+pub mod findings;
+pub mod fingerprint;
+pub mod hint;
+mod json;
+mod keyword;
+mod names;
+pub mod parse;
+pub mod setting;
+mod statement;
+mod utility;
+mod walker;
+mod write;
+
 use std::fmt;
 use std::time::Duration;
 
@@ -46,7 +63,10 @@ pub enum Reason {
     SessionState(String),
     UnsafeFunction(String),
     UnknownFunction(String),
-    UnsafeRelation { name: String, why: String },
+    UnsafeRelation {
+        name: String,
+        why: String,
+    },
     UnknownRelation(String),
     UnsafeType(String),
     UnsafeOperator(String),
@@ -118,9 +138,13 @@ pub enum Act {
     /// BEGIN or START TRANSACTION.
     Begin(TransactionModes),
     /// COMMIT or END; `chain` as in AND CHAIN.
-    Commit { chain: bool },
+    Commit {
+        chain: bool,
+    },
     /// ROLLBACK or ABORT (of the whole transaction).
-    Rollback { chain: bool },
+    Rollback {
+        chain: bool,
+    },
     /// PREPARE TRANSACTION: ends the transaction block.
     PrepareTransaction,
     /// SET TRANSACTION.
@@ -128,14 +152,21 @@ pub enum Act {
     /// A plain SET of a session's setting whose final value is this text (SET SESSION; SET ROLE is `role`, SET SESSION
     /// AUTHORIZATION is `session_authorization`, SET TIME ZONE is `timezone`, SET NAMES is `client_encoding`).
     /// Also set_config(name, value, false) with literals, as the whole select list. Lower-case name.
-    Set { name: String, value: String },
+    Set {
+        name: String,
+        value: String,
+    },
     /// RESET name, SET name TO DEFAULT.
-    Reset { name: String },
+    Reset {
+        name: String,
+    },
     ResetAll,
     DiscardAll,
     /// DEALLOCATE ALL, DISCARD PLANS does not count.
     DeallocateAll,
-    Deallocate { name: String },
+    Deallocate {
+        name: String,
+    },
     /// DDL, GRANT, … : what the catalog snapshot says may change when this commits.
     Ddl,
     /// Takes a value from a sequence (nextval, setval, serial or identity default): currval and lastval are set.
