@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod cluster;
 pub mod config;
+pub mod metrics;
 pub mod routing;
 pub mod sql;
 pub mod stream;
