@@ -1,5 +1,6 @@
 //! pgweir: a read/write-splitting PostgreSQL proxy.
 
+pub mod admin;
 pub mod catalog;
 pub mod cluster;
 pub mod config;

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use cells::{AccountCells, Count, NODES, Route, WorkerCells};
+pub use cells::{AccountCells, BOUNDS, Count, NODES, Route, WorkerCells};
 pub use export::Exporter;
 pub use samples::{ClusterSample, NodeSample, PoolSample};
 pub use totals::{AccountTotals, ErrorTotal, HistogramTotals, RoutedTotal, Totals};
