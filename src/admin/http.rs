@@ -31,7 +31,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// The admin port could not be opened, or broke.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    #[error("cannot listen on {address} for the admin port (/metrics, dashboard): {source}; choose another with admin.address or --admin, or switch it off with \"off\"")]
+    #[error(
+        "cannot listen on {address} for the admin port (/metrics, dashboard): {source}; choose another with admin.address or --admin, or switch it off with \"off\""
+    )]
     Bind { address: SocketAddr, source: io::Error },
     #[error("the metrics could not be registered: {0}")]
     Metrics(#[from] prometheus::Error),

@@ -2,6 +2,8 @@
 //! `cli` calls `init` once, before anything else runs. What may be in a line is up to whoever writes it; never a
 //! password, a verifier or a bind value.
 
+use std::io::{self, Write};
+
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
@@ -29,6 +31,7 @@ where
 {
     let filter = EnvFilter::builder().parse(&config.level);
     let filter = filter.map_err(|source| LogError::Level { level: config.level.clone(), source })?;
+    let writer = OneLine(writer);
     let lines = fmt::Subscriber::builder().with_env_filter(filter).with_writer(writer).with_ansi(false);
     Ok(match config.format {
         LogFormat::Text => Box::new(lines.finish()),
@@ -36,9 +39,45 @@ where
     })
 }
 
+/// Keeps an event on one line whatever is in it: a node's error message has line ends, and a client's name may have
+/// them on purpose, to forge a line of ours.
+struct OneLine<W>(W);
+
+impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for OneLine<W> {
+    type Writer = OneLine<W::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        OneLine(self.0.make_writer())
+    }
+}
+
+impl<W: Write> Write for OneLine<W> {
+    /// The formatter writes a whole event at once, with the line end as its last byte.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let body = event.strip_suffix(b"\n").unwrap_or(event);
+        if !body.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
+            return self.0.write(event);
+        }
+        let mut line = Vec::with_capacity(event.len() + 16);
+        for byte in body {
+            match byte {
+                b'\n' => line.extend_from_slice(b"\\n"),
+                b'\r' => line.extend_from_slice(b"\\r"),
+                other => line.push(*other),
+            }
+        }
+        line.extend_from_slice(&event[body.len()..]);
+        self.0.write_all(&line)?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -76,14 +115,15 @@ mod tests {
     #[test]
     fn text_is_one_line_for_each_event_even_when_a_field_has_line_ends() {
         let text = logged(LogFormat::Text, "info", || {
-            tracing::info!(session = 7, detail = "two\nlines", "client connected");
+            tracing::info!(session = 7, detail = "two\nlines", error = %"three\r\nmore\nlines", "client\nconnected");
             tracing::debug!("not at this level");
             tracing::warn!("second");
         });
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines.len(), 2, "{text}");
         assert!(is_rfc3339_utc(lines[0].split(' ').next().unwrap()), "{text}");
-        assert!(lines[0].contains("client connected") && lines[0].contains("session=7"), "{text}");
+        assert!(lines[0].contains(r"client\nconnected") && lines[0].contains("session=7"), "{text}");
+        assert!(lines[0].contains(r"error=three\r\nmore\nlines"), "{text}");
         assert!(!text.contains('\u{1b}'), "no colour codes in a log file: {text:?}");
     }
 

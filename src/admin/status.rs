@@ -150,9 +150,11 @@ pub(super) fn not_ready(view: &ClusterView, accepting: usize) -> Vec<String> {
     }
     if view.primary.is_none() {
         why.push("no primary is known".to_owned());
-        why.extend(view.nodes.iter().filter_map(|node| {
-            sample::trouble(&node.health).map(|trouble| format!("node {}: {trouble}", node.name))
-        }));
+        why.extend(
+            view.nodes.iter().filter_map(|node| {
+                sample::trouble(&node.health).map(|trouble| format!("node {}: {trouble}", node.name))
+            }),
+        );
     }
     why
 }

@@ -66,8 +66,8 @@ function big(id, value, unit) {
 function colour(node, nodes) {
   if (!node) return "var(--own)";
   if (node.role === "primary") return "var(--primary)";
-  const others = nodes.filter((other) => other.role !== "primary");
-  return `var(--s${Math.max(0, others.indexOf(node)) % 6})`;
+  // By its place in the configuration, so that a node keeps its colour when another one changes its role.
+  return `var(--s${Math.max(0, nodes.indexOf(node) + 5) % 6})`;
 }
 
 // --- differences of answers -----------------------------------------------------------------------------------------
@@ -124,7 +124,8 @@ function point(older, newer) {
   const nodes = {};
   for (const node of newer.nodes) {
     const own = counted.filter((row) => row.node === node.name);
-    nodes[node.name] = { all: sum(own) / seconds, reads: sum(own.filter(isRead)) / seconds, lag: node.lag_seconds };
+    const reads = own.filter(isRead), off = reads.filter((row) => row.route === "replica");
+    nodes[node.name] = { all: sum(own) / seconds, reads: sum(reads) / seconds, off: sum(off) / seconds, lag: node.lag_seconds };
   }
   const times = timesBetween(older, newer);
   const perSecond = (now, before) => Math.max(0, now - before) / seconds;
@@ -240,7 +241,7 @@ function tiles(status) {
   if (!now) return;
   const reads = status.nodes.map((node) => [node, now.nodes[node.name].reads]);
   const all = reads.reduce((a, [, rate]) => a + rate, 0);
-  const off = reads.reduce((a, [node, rate]) => a + (node.role === "primary" ? 0 : rate), 0);
+  const off = reads.reduce((a, [node]) => a + now.nodes[node.name].off, 0);
   big("offload", all > 0 ? (100 * off / all).toFixed(off === all ? 0 : 1) : "–", all > 0 ? "%" : "");
   byId("split").replaceChildren(...reads.filter(([, rate]) => rate > 0).map(([node, rate]) => {
     const part = element("span");

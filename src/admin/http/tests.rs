@@ -43,9 +43,7 @@ fn sources(view: ClusterView, accepting: usize) -> AdminSources {
     let metrics = Metrics::new(view.nodes.iter().map(|node| node.name.clone()).collect());
     AdminSources {
         view: Box::new(move || Arc::clone(&view)),
-        pools: Box::new(|| {
-            vec![PoolSample { node: "db1:5432".into(), in_use: 3, size: 20, ..PoolSample::default() }]
-        }),
+        pools: Box::new(|| vec![PoolSample { node: "db1:5432".into(), in_use: 3, size: 20, ..PoolSample::default() }]),
         metrics,
         accepting: Box::new(move || accepting),
         reload: Box::new(|| Ok("nothing changed".to_owned())),
@@ -133,7 +131,9 @@ async fn the_page_is_whole_and_may_load_nothing_from_elsewhere() {
         let text = std::str::from_utf8(text).unwrap().replace("http://www.w3.org/2000/svg", "");
         assert!(!text.contains("http://") && !text.contains("https://") && !text.contains("url(//"));
     }
-    for (path, kind) in [("/dashboard.css", "text/css"), ("/dashboard.js", "text/javascript"), ("/icon.svg", "image/svg+xml")] {
+    for (path, kind) in
+        [("/dashboard.css", "text/css"), ("/dashboard.js", "text/javascript"), ("/icon.svg", "image/svg+xml")]
+    {
         let (status, head, _) = ask(sources(healthy(), 1), &format!("GET {path}")).await;
         assert_eq!(status, 200);
         assert!(head.contains(&format!("content-type: {kind}")), "{head}");
