@@ -1,15 +1,10 @@
 //! pgweir: a read/write-splitting PostgreSQL proxy.
 
-pub mod auth;
+pub mod admin;
 pub mod catalog;
-pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod metrics;
 pub mod routing;
-pub mod listener;
-pub mod pool;
-pub mod session;
 pub mod sql;
 pub mod stream;
-pub mod timers;
-pub mod worker;
