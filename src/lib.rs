@@ -1,6 +1,7 @@
 //! pgweir: a read/write-splitting PostgreSQL proxy.
 
 pub mod catalog;
+pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod routing;

@@ -1,0 +1,2 @@
+//! `pgweir demo`: placeholder while the tests are proven.
+pub mod servers;
