@@ -59,7 +59,9 @@ pub enum Transaction {
     None,
     /// A block was announced (lazy BEGIN), nothing was sent yet. `read_only`: READ ONLY, READ COMMITTED, so it may run
     /// on a replica.
-    Announced { read_only: bool },
+    Announced {
+        read_only: bool,
+    },
     OnPrimary,
     /// A READ ONLY block that runs on this replica.
     OnReplica(NodeId),

@@ -46,7 +46,10 @@ pub enum Reason {
     SessionState(String),
     UnsafeFunction(String),
     UnknownFunction(String),
-    UnsafeRelation { name: String, why: String },
+    UnsafeRelation {
+        name: String,
+        why: String,
+    },
     UnknownRelation(String),
     UnsafeType(String),
     UnsafeOperator(String),
@@ -118,9 +121,13 @@ pub enum Act {
     /// BEGIN or START TRANSACTION.
     Begin(TransactionModes),
     /// COMMIT or END; `chain` as in AND CHAIN.
-    Commit { chain: bool },
+    Commit {
+        chain: bool,
+    },
     /// ROLLBACK or ABORT (of the whole transaction).
-    Rollback { chain: bool },
+    Rollback {
+        chain: bool,
+    },
     /// PREPARE TRANSACTION: ends the transaction block.
     PrepareTransaction,
     /// SET TRANSACTION.
@@ -128,14 +135,21 @@ pub enum Act {
     /// A plain SET of a session's setting whose final value is this text (SET SESSION; SET ROLE is `role`, SET SESSION
     /// AUTHORIZATION is `session_authorization`, SET TIME ZONE is `timezone`, SET NAMES is `client_encoding`).
     /// Also set_config(name, value, false) with literals, as the whole select list. Lower-case name.
-    Set { name: String, value: String },
+    Set {
+        name: String,
+        value: String,
+    },
     /// RESET name, SET name TO DEFAULT.
-    Reset { name: String },
+    Reset {
+        name: String,
+    },
     ResetAll,
     DiscardAll,
     /// DEALLOCATE ALL, DISCARD PLANS does not count.
     DeallocateAll,
-    Deallocate { name: String },
+    Deallocate {
+        name: String,
+    },
     /// DDL, GRANT, … : what the catalog snapshot says may change when this commits.
     Ddl,
     /// Takes a value from a sequence (nextval, setval, serial or identity default): currval and lastval are set.

@@ -25,7 +25,10 @@ struct Script {
 enum Step {
     Send(Vec<u8>),
     /// So many messages of this tag must arrive before the script goes on.
-    Await { tag: u8, count: usize },
+    Await {
+        tag: u8,
+        count: usize,
+    },
 }
 
 /// How a script's bytes are cut into segments.
@@ -78,7 +81,8 @@ async fn the_greeting_is_the_primarys() {
         &[("user", "app")],
     ] {
         let greet = |port| {
-            let (session, heard) = RawSession::log_in_with(port, (3, 0), parameters, "secret").expect("the login succeeds");
+            let (session, heard) =
+                RawSession::log_in_with(port, (3, 0), parameters, "secret").expect("the login succeeds");
             let mut parameters = session.parameters.clone();
             parameters.sort();
             (parameters, heard.last().cloned())

@@ -61,7 +61,8 @@ impl ServerUser {
     /// Finds out, by the effective user of this process and /etc/passwd (`postgres`, else `nobody`).
     pub fn find() -> anyhow::Result<ServerUser> {
         let status = fs::read_to_string("/proc/self/status").context("cannot read /proc/self/status")?;
-        let effective = status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1));
+        let effective =
+            status.lines().find_map(|line| line.strip_prefix("Uid:")).and_then(|ids| ids.split_whitespace().nth(1));
         if effective != Some("0") {
             return Ok(ServerUser::Ourselves);
         }

@@ -137,12 +137,21 @@ impl Node {
 
     /// Runs SQL as the superuser, in a session of its own.
     pub async fn run_in(&self, database: &str, sql: &str) {
-        self.superuser(database).await.batch_execute(sql).await.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
+        self.superuser(database)
+            .await
+            .batch_execute(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
     }
 
     /// One value, as text.
     pub async fn ask(&self, sql: &str) -> String {
-        let rows = self.superuser("app").await.simple_query(sql).await.unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
+        let rows = self
+            .superuser("app")
+            .await
+            .simple_query(sql)
+            .await
+            .unwrap_or_else(|error| panic!("{}: {error:?}", self.name));
         rows.into_iter()
             .find_map(|message| match message {
                 tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_string()),
@@ -154,7 +163,10 @@ impl Node {
     /// This replica replays nothing more: it lags from now on.
     pub async fn pause_replay(&self) {
         self.run_in("postgres", "SELECT pg_wal_replay_pause()").await;
-        wait::until("replay is paused", || async { self.ask("SELECT pg_get_wal_replay_pause_state()").await == "paused" }).await;
+        wait::until("replay is paused", || async {
+            self.ask("SELECT pg_get_wal_replay_pause_state()").await == "paused"
+        })
+        .await;
     }
 
     pub async fn resume_replay(&self) {

@@ -111,7 +111,8 @@ impl Proxy {
 
     /// Sends a signal by name ("TERM", "HUP", "INT").
     pub fn signal(&self, name: &str) {
-        let status = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
+        let status =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill runs");
         assert!(status.success(), "the proxy is there to be signalled");
     }
 }
@@ -144,8 +145,10 @@ fn config_text(cluster: &Cluster, port: u16, admin_port: u16, settings: &[(&str,
         })
         .collect();
     writeln!(text, "nodes = [{}]", nodes.join(", ")).expect("a string takes text");
-    let users: Vec<String> =
-        ["app", "admin", "traced", "streamer"].iter().map(|name| format!("{{ name = \"{name}\", password = \"secret\" }}")).collect();
+    let users: Vec<String> = ["app", "admin", "traced", "streamer"]
+        .iter()
+        .map(|name| format!("{{ name = \"{name}\", password = \"secret\" }}"))
+        .collect();
     writeln!(text, "auth.users = [{}]", users.join(", ")).expect("a string takes text");
     // Two workers even where there is one core: what goes wrong between threads must go wrong here.
     let defaults = [("listen.workers", "2"), ("routing.catalog_poll", "\"200ms\""), ("log.level", "\"info\"")];

@@ -1,6 +1,5 @@
 //! Waiting for conditions, with deadlines and never by sleeping for a guessed time. Every test uses it.
 
-use std::fmt::Debug;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,6 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
 }
 
 /// A future that must end within the patience.
-pub async fn in_time<T: Debug>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("took longer than {PATIENCE:?}: {what}"))
 }

@@ -6,7 +6,6 @@ pub mod say;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
 
@@ -74,7 +73,9 @@ impl RawSession {
 
     /// A session of this user in database `app`, logged in.
     pub fn log_in(port: u16, user: &str) -> RawSession {
-        RawSession::log_in_with(port, (3, 0), &[("user", user), ("database", "app")], "secret").expect("the login succeeds").0
+        RawSession::log_in_with(port, (3, 0), &[("user", user), ("database", "app")], "secret")
+            .expect("the login succeeds")
+            .0
     }
 
     /// Logs in with these startup parameters. The messages up to ReadyForQuery, or the ErrorResponse.
@@ -125,7 +126,11 @@ impl RawSession {
                 let answer = client.message().to_vec();
                 self.send(&say::message(b'p', &answer));
             }
-            12 => scram.as_mut().expect("SASL has begun").finish(&message.body[4..]).expect("the server knows the password too"),
+            12 => scram
+                .as_mut()
+                .expect("SASL has begun")
+                .finish(&message.body[4..])
+                .expect("the server knows the password too"),
             other => panic!("authentication request {other}"),
         }
     }
@@ -155,7 +160,11 @@ impl RawSession {
             let mut chunk = [0; 65536];
             match self.stream.read(&mut chunk) {
                 Ok(0) => {
-                    assert!(self.buffer.is_empty(), "the stream ended within a message: {:?}", self.buffer.escape_ascii().to_string());
+                    assert!(
+                        self.buffer.is_empty(),
+                        "the stream ended within a message: {:?}",
+                        self.buffer.escape_ascii().to_string()
+                    );
                     return None;
                 }
                 Ok(count) => self.buffer.extend(&chunk[..count]),
@@ -178,7 +187,9 @@ impl RawSession {
 
     fn note_parameter(&mut self, message: &Message) {
         let mut fields = message.body.split(|byte| *byte == 0).map(|field| String::from_utf8_lossy(field).into_owned());
-        let (Some(name), Some(value)) = (fields.next(), fields.next()) else { panic!("a ParameterStatus: {message:?}") };
+        let (Some(name), Some(value)) = (fields.next(), fields.next()) else {
+            panic!("a ParameterStatus: {message:?}")
+        };
         self.parameters.retain(|(known, _)| *known != name);
         self.parameters.push((name, value));
     }
@@ -203,6 +214,15 @@ impl RawSession {
         std::iter::from_fn(|| self.read()).collect()
     }
 
+    /// Everything up to the end of the stream, whatever it is.
+    pub fn read_bytes_to_end(&mut self) -> Vec<u8> {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        if let Err(error) = self.stream.read_to_end(&mut bytes) {
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "{error}");
+        }
+        bytes
+    }
+
     /// One byte that is no message (the answer to SSLRequest).
     pub fn read_byte(&mut self) -> u8 {
         let mut byte = [0];
@@ -223,13 +243,9 @@ impl RawSession {
         row.unwrap_or_else(|| panic!("{sql}: {answer:?}")).columns()[0].clone().unwrap_or_default()
     }
 
-    /// No more is said, but answers are still read.
-    pub fn half_close(&mut self) {
-        self.stream.shutdown(std::net::Shutdown::Write).expect("the socket was open");
-    }
-
-    pub fn set_read_timeout(&mut self, timeout: Duration) {
-        self.stream.set_read_timeout(Some(timeout)).expect("a socket option");
+    /// No more is said, but answers are still read; the other side may have hung up already.
+    pub fn half_close_if_open(&mut self) {
+        let _ = self.stream.shutdown(std::net::Shutdown::Write);
     }
 }
 
