@@ -1,1 +1,15 @@
-//! x
+//! The ring of tests with real servers and real clients: one file per promise, all in one binary that shares one cluster.
+//! With PGWEIR_IT_DIRECT=1 every test runs against PostgreSQL itself, which proves the test.
+
+mod cancel;
+mod clients;
+mod consistency;
+mod copy;
+mod failover;
+mod harness;
+mod hostile;
+mod isolation;
+mod limits;
+mod login;
+mod routing;
+mod transcripts;

@@ -1,0 +1,24 @@
+# Everything a newcomer types. Each target first sees to it that the machine has what it needs (config/setup.sh).
+
+# cargo may just have been installed by rustup.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+.PHONY: demo test setup lint consistency
+
+demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
+	config/setup.sh demo
+	cargo build --release --locked
+	target/release/pgweir demo
+
+test: setup lint ## the four rings of tests, the last one against real servers and real clients
+	cargo test --locked
+
+setup: ## installs what a bare Debian or Ubuntu lacks
+	config/setup.sh test
+
+lint: setup ## formatting and clippy, where rustup brought them
+	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "lint: no rustfmt here, skipped"; fi
+	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --locked --all-targets -- -D warnings; else echo "lint: no clippy here, skipped"; fi
+
+consistency: setup ## 20 clients write and read back for 30 s in every protocol while one replica stands still
+	PGWEIR_IT_SECONDS=30 cargo test --locked --test it read_your_writes -- --nocapture

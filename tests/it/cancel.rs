@@ -1,0 +1,102 @@
+//! A cancel reaches the statement that its session runs now, and nothing else. Ctrl-C in psql and PQcancel are this
+//! request; the drivers' own ways are tried in clients.rs.
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::NoTls;
+
+use crate::harness::front;
+use crate::harness::raw::{RawSession, say, sqlstate};
+use crate::harness::wait;
+
+const LONG: &str = "SELECT pg_sleep(60)";
+
+#[tokio::test]
+async fn a_cancel_ends_the_running_statement_with_57014() {
+    let front = front::with(&[("pool.size", "2")]).await;
+    let session = front.connect("app").await;
+    for sql in [
+        LONG,
+        "SELECT pg_sleep(60) FROM numbers",
+        "DO $$ BEGIN PERFORM pg_sleep(60); END $$",
+        "BEGIN; SELECT pg_sleep(60)",
+    ] {
+        let token = session.cancel_token();
+        let started = Instant::now();
+        let cancel = async {
+            wait::until("the statement runs", || async { sleepers(&front.cluster).await == 1 }).await;
+            token.cancel_query(NoTls).await.expect("the cancel is taken");
+        };
+        let (outcome, ()) = tokio::join!(session.simple_query(sql), cancel);
+        let code = outcome.expect_err("it was cancelled").code().map(|code| code.code().to_string());
+        assert_eq!(code.as_deref(), Some("57014"), "{sql}");
+        assert!(started.elapsed() < Duration::from_secs(25));
+        session.batch_execute("ROLLBACK").await.expect("the session lives on");
+        assert_eq!(session.value("SELECT 'alive'").await, "alive");
+    }
+}
+
+/// Statements that sleep, on any node.
+async fn sleepers(cluster: &crate::harness::Cluster) -> i64 {
+    let mut sum = 0;
+    for node in cluster.nodes() {
+        let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename <> 'postgres'";
+        sum += node.ask(count).await.parse::<i64>().expect("a number");
+    }
+    sum
+}
+
+#[tokio::test]
+async fn a_cancel_with_a_wrong_key_does_nothing() {
+    let front = front::with(&[]).await;
+    let mut session = RawSession::log_in(front.port(), "app");
+    session.send(&say::query("SELECT pg_sleep(0.5), 'slept'"));
+    wait::until("the statement runs", || async { sleepers(&front.cluster).await == 1 }).await;
+    let mut wrong = session.secret.clone();
+    wrong[0] ^= 1;
+    for (pid, secret) in [(session.pid, wrong), (session.pid ^ 0x10_0000, session.secret.clone()), (0, vec![0; 4])] {
+        let mut cancel = RawSession::connect(front.port());
+        cancel.send(&say::cancel_request(pid, &secret));
+        assert!(cancel.read_to_end().is_empty(), "a cancel is never answered");
+    }
+    let answer = session.read_until(b'Z');
+    assert_eq!(sqlstate(&answer), None, "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_cancel_of_an_idle_session_spares_what_comes_next_and_who_comes_next() {
+    let front = front::with(&[("pool.size", "1")]).await;
+    let mut idle = RawSession::log_in(front.port(), "app");
+    let mut other = RawSession::log_in(front.port(), "app");
+    for round in 0..50 {
+        idle.query("SELECT 1");
+        let mut cancel = RawSession::connect(front.port());
+        cancel.send(&say::cancel_request(idle.pid, &idle.secret));
+        assert!(cancel.read_to_end().is_empty());
+        let answer = other.query("SELECT count(*) FROM numbers a, numbers b");
+        assert_eq!(sqlstate(&answer), None, "round {round}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn every_session_has_a_key_of_its_own() {
+    let front = front::shared().await;
+    let keys: std::collections::HashSet<(u32, Vec<u8>)> = (0..20)
+        .map(|_| RawSession::log_in(front.port(), "app"))
+        .collect::<Vec<_>>()
+        .iter()
+        .map(|session| (session.pid, session.secret.clone()))
+        .collect();
+    assert_eq!(keys.len(), 20);
+}
+
+#[tokio::test]
+async fn a_statement_timeout_is_the_sessions_own() {
+    let front = front::with(&[("pool.size", "1")]).await;
+    let (hasty, patient) = (front.connect("app").await, front.connect("app").await);
+    hasty.batch_execute("SET statement_timeout = '100ms'").await.expect("a setting");
+    for _ in 0..3 {
+        assert_eq!(hasty.sqlstate("SELECT pg_sleep(30)").await, "57014");
+        assert_eq!(patient.value("SELECT 'slept' FROM pg_sleep(0.3)").await, "slept");
+    }
+}

@@ -1,0 +1,244 @@
+//! Nodes die and come back. A replica's death is nobody's business but ours; a primary's ends what was being written, and
+//! writes go on with the next one. Each test has a cluster of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use crate::harness::front::{self, Front};
+use crate::harness::{Session, Stop, wait};
+
+/// Quick to notice, so that the tests are.
+const QUICK: &[(&str, &str)] = &[
+    ("cluster.probe_interval", "\"100ms\""),
+    ("cluster.probe_timeout", "\"1s\""),
+    ("cluster.readmit_after", "\"200ms\""),
+];
+
+/// Clients that read until told to stop; any error ends the test.
+struct Readers {
+    stop: Arc<AtomicBool>,
+    reads: Arc<AtomicU64>,
+    clients: tokio::task::JoinSet<()>,
+}
+
+impl Readers {
+    fn start(front: &Front) -> Readers {
+        let mut readers = Readers { stop: Arc::default(), reads: Arc::default(), clients: tokio::task::JoinSet::new() };
+        for client in 0..8i32 {
+            let (url, stop, reads) = (front.url("app"), readers.stop.clone(), readers.reads.clone());
+            readers.clients.spawn(async move {
+                let session = Session::open(&url).await.expect("a login");
+                let named = session.prepare("SELECT name FROM numbers WHERE id = $1").await.expect("it is prepared");
+                let mut id = client;
+                while !stop.load(Ordering::Relaxed) {
+                    id = id % 1000 + 1;
+                    let name: String = if client % 2 == 0 {
+                        session.query_one(&named, &[&id]).await.expect("a prepared read").get(0)
+                    } else {
+                        session
+                            .try_value(&format!("SELECT name FROM numbers WHERE id = {id}"))
+                            .await
+                            .expect("a simple read")
+                    };
+                    assert_eq!(name, format!("number {id}"));
+                    reads.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        readers
+    }
+
+    /// So many more reads were answered.
+    async fn go_on(&self, count: u64) {
+        let goal = self.reads.load(Ordering::Relaxed) + count;
+        wait::until("the reads go on", || async { self.reads.load(Ordering::Relaxed) >= goal }).await;
+    }
+
+    async fn end(mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.clients.join_next().await {
+            ended.expect("0 errors at the clients");
+        }
+    }
+}
+
+#[tokio::test]
+async fn replicas_die_and_come_back_and_no_client_sees_an_error() {
+    let front = front::alone("replicas", QUICK).await;
+    let readers = Readers::start(&front);
+    readers.go_on(500).await;
+    for (number, replica) in front.cluster.replicas.iter().enumerate() {
+        replica.kill9();
+        readers.go_on(500).await;
+        replica.start().await;
+        readers.go_on(500).await;
+        replica.stop(if number == 0 { Stop::Fast } else { Stop::Immediate }).await;
+        readers.go_on(500).await;
+        replica.start().await;
+        readers.go_on(500).await;
+    }
+    // Both at once: the primary answers.
+    front.cluster.replicas[0].stop(Stop::Immediate).await;
+    front.cluster.replicas[1].kill9();
+    readers.go_on(500).await;
+    front.cluster.replicas[0].start().await;
+    front.cluster.replicas[1].start().await;
+    readers.go_on(500).await;
+    readers.end().await;
+    if front.proxy().is_some() {
+        let session = front.connect("traced").await;
+        wait::until("replicas are used again", || async {
+            session.value("SELECT /* returned */ name FROM numbers WHERE id = 1").await;
+            let [_, one, two] = front.runs_of("returned");
+            one > 0 && two > 0
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn terminated_replica_sessions_are_no_errors_of_clients() {
+    let front = front::alone("terminated", QUICK).await;
+    let readers = Readers::start(&front);
+    for _ in 0..10 {
+        for replica in &front.cluster.replicas {
+            replica.ask("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'app'").await;
+            readers.go_on(50).await;
+        }
+    }
+    readers.end().await;
+}
+
+#[tokio::test]
+async fn reads_go_on_while_there_is_no_primary() {
+    let front = front::alone("headless", QUICK).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    let readers = Readers::start(&front);
+    readers.go_on(1000).await;
+    front.cluster.primary.kill9();
+    readers.go_on(1000).await;
+    front.cluster.primary.start().await;
+    readers.go_on(500).await;
+    readers.end().await;
+    let session = front.connect("app").await;
+    wait::until("writes go on", || async {
+        session.batch_execute("UPDATE kv SET value = 5 WHERE id = 5").await.is_ok()
+    })
+    .await;
+    assert_eq!(session.value("SELECT value FROM kv WHERE id = 5").await, "5");
+}
+
+#[tokio::test]
+async fn after_a_promotion_writes_resume_and_nothing_acknowledged_is_lost() {
+    let front = front::alone("promotion", QUICK).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    let session = front.connect("app").await;
+    for id in 50_001..=50_050 {
+        session.batch_execute(&format!("INSERT INTO kv VALUES ({id}, 1)")).await.expect("it is written");
+    }
+    front.cluster.wait_for_replay().await;
+    front.cluster.primary.kill9();
+    let [heir, other] = &front.cluster.replicas;
+    heir.promote().await;
+    other.stop(Stop::Fast).await;
+    other.follow(heir);
+    other.start().await;
+
+    // The session survives its server connection; a write whose outcome is unknown is an error, a later one succeeds.
+    wait::until("writes resume", || async { session.batch_execute("INSERT INTO kv VALUES (50051, 1)").await.is_ok() })
+        .await;
+    assert_eq!(session.value("SELECT count(*) FROM kv WHERE id > 50000").await, "51");
+    for value in 2..200 {
+        session.batch_execute(&format!("UPDATE kv SET value = {value} WHERE id = 50051")).await.expect("it is written");
+        assert_eq!(session.value("SELECT value FROM kv WHERE id = 50051").await, value.to_string());
+    }
+    assert_eq!(heir.ask("SELECT value FROM kv WHERE id = 50051").await, "199", "the new primary has it");
+    assert_eq!(other.ask("SELECT pg_is_in_recovery()").await, "t");
+}
+
+/// The old primary comes back as if nothing had happened: the younger timeline wins, and nothing is written to the old one.
+#[tokio::test]
+async fn an_old_primary_that_returns_gets_no_writes() {
+    let front = front::alone("returned", QUICK).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    let session = front.connect("app").await;
+    session.batch_execute("INSERT INTO kv VALUES (60000, 1)").await.expect("it is written");
+    front.cluster.wait_for_replay().await;
+    front.cluster.primary.kill9();
+    front.cluster.replicas[0].promote().await;
+    wait::until("writes resume", || async { session.batch_execute("INSERT INTO kv VALUES (60001, 1)").await.is_ok() })
+        .await;
+    front.cluster.primary.start().await;
+    for id in 60_002..60_050 {
+        session.batch_execute(&format!("INSERT INTO kv VALUES ({id}, 1)")).await.expect("it is written");
+        assert_eq!(session.value(&format!("SELECT count(*) FROM kv WHERE id = {id}")).await, "1");
+    }
+    assert_eq!(
+        front.cluster.primary.ask("SELECT count(*) FROM kv WHERE id > 60000").await,
+        "0",
+        "nothing came to the old one"
+    );
+    assert_eq!(front.cluster.replicas[0].ask("SELECT count(*) FROM kv WHERE id > 60000").await, "49");
+}
+
+/// A primary that dies under a write: the client is told that nobody knows, and never that it worked when it did not.
+#[tokio::test]
+async fn a_write_whose_primary_dies_is_an_error_and_not_repeated() {
+    let front = front::alone("unknown", QUICK).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    let session = front.connect("app").await;
+    let write = "INSERT INTO scribble (who, note) SELECT 'once', pg_sleep(60)::text";
+    let death = async {
+        wait::until("the write runs", || async {
+            front.cluster.primary.ask("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'").await == "1"
+        })
+        .await;
+        front.cluster.primary.kill9();
+    };
+    let (outcome, ()) = tokio::join!(session.simple_query(write), death);
+    let code = outcome.expect_err("the outcome is unknown").code().map(|code| code.code().to_string());
+    assert!(matches!(code.as_deref(), Some("08007" | "08006" | "57P01")), "{code:?}");
+    front.cluster.primary.start().await;
+    wait::until("writes go on", || async {
+        session.batch_execute("UPDATE kv SET value = 6 WHERE id = 6").await.is_ok()
+    })
+    .await;
+    assert_eq!(session.value("SELECT count(*) FROM scribble WHERE who = 'once'").await, "0");
+}
+
+/// A replica over max_lag is left out until it is back.
+#[tokio::test]
+async fn a_lagging_replica_is_left_out_and_returns() {
+    let mut settings = QUICK.to_vec();
+    settings.extend([("cluster.max_lag", "\"800ms\""), ("cluster.readmit_lag", "\"400ms\"")]);
+    let front = front::alone("lagging", &settings).await;
+    let Some(proxy) = front.proxy() else { return };
+    let (session, writer) = (front.connect("traced").await, front.connect("app").await);
+    front.cluster.replicas[0].pause_replay().await;
+    wait::until("the lag is seen", || async {
+        writer.batch_execute("UPDATE kv SET value = value + 1 WHERE id = 9").await.expect("a write");
+        proxy.metrics().sum("pgweir_replica_lag_seconds", &[("node", "replica1")]) > 1.0
+    })
+    .await;
+    let evicted =
+        || async { proxy.metrics().sum("pgweir_node_health", &[("node", "replica1"), ("health", "lagging")]) == 1.0 };
+    wait::until("it is evicted", evicted).await;
+    for _ in 0..100 {
+        session.value("SELECT /* while-lagging */ name FROM numbers WHERE id = 1").await;
+    }
+    assert_eq!(front.runs_of("while-lagging")[1], 0, "no read goes to the lagging one");
+    front.cluster.replicas[0].resume_replay().await;
+    wait::until("it is used again", || async {
+        session.value("SELECT /* after-lagging */ name FROM numbers WHERE id = 1").await;
+        front.runs_of("after-lagging")[1] > 0
+    })
+    .await;
+}
