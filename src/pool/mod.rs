@@ -1,0 +1,3 @@
+//! Server connections.
+
+pub mod login;
