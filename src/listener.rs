@@ -277,7 +277,7 @@ mod tests {
                 stream.write_all(&byte).await.unwrap();
             }
         };
-        Workers::start(2, |_| (), echo).unwrap()
+        Workers::start(2, crate::worker::tests::fittings, |_| (), echo).unwrap()
     }
 
     async fn echoes(stream: &mut (impl tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin)) {

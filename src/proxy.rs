@@ -4,7 +4,6 @@
 mod control;
 mod sources;
 
-use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +21,6 @@ use crate::config::{Config, ConfigSource};
 use crate::listener::{Door, Listener};
 use crate::metrics::Metrics;
 use crate::pool::{self, Endpoint, Pools};
-use crate::session::cancel::Cancels;
 use crate::session::{self, Shared};
 use crate::sql::cache::VerdictCache;
 use crate::tls::{Acceptor, Connector};
@@ -40,6 +38,7 @@ struct Proxy {
     shared: Arc<Shared>,
     workers: Workers,
     door: Arc<Door>,
+    primary: auth::Primary,
 }
 
 /// Runs until a signal asks for the end (TERM and INT: sessions may finish their transactions; a second one: now).
@@ -98,19 +97,15 @@ pub async fn run(config: Config, source: ConfigSource) -> anyhow::Result<()> {
 /// Builds every part; nothing runs before all of them are there.
 fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
     let control = tokio::runtime::Handle::current();
-    let connectors = config
-        .nodes
-        .iter()
-        .map(|node| Connector::new(&node.tls, &node.host).with_context(|| format!("node {}", node.name)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let connectors = connectors(&config)?;
     let names: Vec<String> = config.nodes.iter().map(|node| node.name.clone()).collect();
     let metrics = Metrics::new(names);
     let dial = Arc::new(SecureDial::new(&config.nodes, &connectors));
     let cluster = Cluster::new(config.nodes.clone(), config.cluster.clone(), dial);
     let catalogued = Arc::new(Catalogued::new(Arc::clone(&cluster)));
     let catalogs = Catalogs::new(catalogued, config.routing.clone(), control.clone());
-    let primary = auth::Primary { find: control::find_primary(&cluster, &connectors), control: control.clone() };
-    let auth = Auth::new(&config.auth, config.databases.clone(), Some(primary))?;
+    let primary = auth::Primary { find: control::find_primary(&cluster, &connectors), control };
+    let auth = Auth::new(&config.auth, config.databases.clone(), Some(primary.clone()))?;
     let acceptor = Acceptor::new(&config.client_tls)?.map(Arc::new);
     let failures = Arc::clone(&cluster);
     let pools = Pools::new(
@@ -124,7 +119,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
     let door = Door::new(workers.handles.clone(), config.limits.clients);
     tokio::spawn(cluster::monitor::run(Arc::clone(&cluster)));
     tokio::spawn(follow_roles(Arc::clone(&cluster), Arc::clone(&pools), Arc::clone(&shared)));
-    Ok(Proxy { config, source, cluster, pools, metrics, acceptor, shared, workers, door })
+    Ok(Proxy { config, source, cluster, pools, metrics, acceptor, shared, workers, door, primary })
 }
 
 fn endpoints(config: &Config, connectors: &[Connector], cluster: &Cluster) -> Vec<Endpoint> {
@@ -220,7 +215,11 @@ impl Proxy {
             later.push("nodes");
         }
         self.pools.reconfigure(new.pool.clone(), new.pool_overrides.clone());
-        self.shared.reconfigure(&new);
+        let auth = match Auth::new(&new.auth, new.databases.clone(), Some(self.primary.clone())) {
+            Ok(auth) => auth,
+            Err(error) => return Err(error.to_string()),
+        };
+        self.shared.reconfigure(&new, auth);
         self.metrics.side().config_reloaded();
         let said = match later.as_slice() {
             [] => "the configuration was reloaded".to_owned(),
@@ -232,7 +231,15 @@ impl Proxy {
     }
 }
 
-/// Where a configuration came from, for logs.
-pub fn describe(source: &ConfigSource) -> String {
-    source.file.as_ref().map_or_else(|| "flags".to_owned(), |file: &PathBuf| file.display().to_string())
+/// Control connections for commands that run no proxy.
+pub fn dial(config: &Config) -> anyhow::Result<Arc<dyn cluster::dial::Dial>> {
+    let connectors = connectors(config)?;
+    Ok(Arc::new(SecureDial::new(&config.nodes, &connectors)))
+}
+
+fn connectors(config: &Config) -> anyhow::Result<Vec<Connector>> {
+    let of_node = |node: &crate::config::NodeConfig| {
+        Connector::new(&node.tls, &node.host).with_context(|| format!("node {}", node.name))
+    };
+    config.nodes.iter().map(of_node).collect()
 }

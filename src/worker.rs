@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::metrics::WorkerCells;
+use crate::sql::cache::VerdictCache;
 use crate::stream::{Socket, Stream};
 use crate::timers::Timers;
 
@@ -37,7 +39,10 @@ pub struct Worker {
     pub id: WorkerId,
     /// Deadlines; see `timers`.
     pub timers: Rc<Timers>,
-    // Here stand the parts that the sessions of this worker share: the cache of verdicts and the metrics' cells.
+    pub metrics: Arc<WorkerCells>,
+    pub verdicts: RefCell<VerdictCache>,
+    /// Empty buffers with their memory, for what is on its way out.
+    buffers: RefCell<Vec<Vec<u8>>>,
     scratch: Cell<Option<Box<[u8]>>>,
     dice: Cell<u64>,
     coarse_now: Cell<Instant>,
@@ -48,6 +53,12 @@ pub struct Worker {
     sessions: RefCell<HashMap<u64, Waker, foldhash::fast::RandomState>>,
     empty: Notify,
     handle: WorkerHandle,
+}
+
+/// What the sessions of one worker share; made for each worker.
+pub struct Fittings {
+    pub metrics: Arc<WorkerCells>,
+    pub verdicts: VerdictCache,
 }
 
 /// A worker's life, in order.
@@ -85,13 +96,16 @@ pub struct Workers {
 
 impl Worker {
     /// For a thread's own worker, inside its runtime; also for tests, which have no inbox to attend.
-    fn new(handle: WorkerHandle) -> io::Result<Rc<Worker>> {
+    fn new(handle: WorkerHandle, fittings: Fittings) -> io::Result<Rc<Worker>> {
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(|error| io::Error::other(error.to_string()))?;
         let now = Instant::now();
         let worker = Rc::new(Worker {
             id: handle.id,
             timers: Timers::new(now),
+            metrics: fittings.metrics,
+            verdicts: RefCell::new(fittings.verdicts),
+            buffers: RefCell::default(),
             scratch: Cell::new(None),
             // A xorshift that starts at zero stays there.
             dice: Cell::new(u64::from_ne_bytes(seed) | 1),
@@ -114,6 +128,19 @@ impl Worker {
 
     pub fn put_scratch(&self, scratch: Box<[u8]>) {
         self.scratch.set(Some(scratch));
+    }
+
+    /// An empty buffer; give it back for the next one who needs it.
+    pub fn take_buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn put_buffer(&self, mut buffer: Vec<u8>) {
+        // What grew for one large message is not kept for all the small ones.
+        if buffer.capacity() <= 2 * SCRATCH {
+            buffer.clear();
+            self.buffers.borrow_mut().push(buffer);
+        }
     }
 
     /// Two random numbers, good enough to choose between replicas and to spread deadlines; never for secrets.
@@ -263,6 +290,7 @@ impl Workers {
     /// makes a client's session.
     pub fn start<S, F>(
         count: usize,
+        fit: impl Fn() -> Fittings + Clone + Send + 'static,
         begin: impl Fn(&Rc<Worker>) + Clone + Send + 'static,
         serve: S,
     ) -> io::Result<Workers>
@@ -274,10 +302,10 @@ impl Workers {
         for index in 0..count.max(1) {
             let (handle, errands) = WorkerHandle::pair(WorkerId(index));
             workers.handles.push(handle.clone());
-            let (begin, serve) = (begin.clone(), serve.clone());
+            let (fit, begin, serve) = (fit.clone(), begin.clone(), serve.clone());
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
-                Ok(runtime) => runtime.block_on(attend(handle, errands, begin, serve)),
+                Ok(runtime) => runtime.block_on(attend(handle, fit(), errands, begin, serve)),
                 Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
             })?;
             workers.threads.push(thread);
@@ -315,6 +343,7 @@ impl Drop for Workers {
 /// A worker's main task: errands until it is told to drain, then until the last session left or patience is over.
 async fn attend<S, F>(
     handle: WorkerHandle,
+    fittings: Fittings,
     mut errands: mpsc::UnboundedReceiver<Errand>,
     begin: impl Fn(&Rc<Worker>),
     serve: S,
@@ -322,7 +351,7 @@ async fn attend<S, F>(
     S: Fn(Rc<Worker>, Stream, String) -> F,
     F: Future<Output = ()> + 'static,
 {
-    let worker = match Worker::new(handle) {
+    let worker = match Worker::new(handle, fittings) {
         Ok(worker) => worker,
         Err(error) => return tracing::error!(%error, "a worker could not be seeded"),
     };
@@ -374,10 +403,14 @@ pub mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    pub fn fittings() -> Fittings {
+        Fittings { metrics: Arc::default(), verdicts: VerdictCache::new(1 << 20, 1 << 18) }
+    }
+
     /// A worker without a thread of its own, inside a test's `LocalRuntime`.
     pub fn worker(index: usize) -> Rc<Worker> {
         let (handle, mut errands) = WorkerHandle::pair(WorkerId(index));
-        let worker = Worker::new(handle).unwrap();
+        let worker = Worker::new(handle, fittings()).unwrap();
         let attended = Rc::downgrade(&worker);
         tokio::task::spawn_local(async move {
             while let (Some(Errand::Run(errand)), Some(worker)) = (errands.recv().await, attended.upgrade()) {
@@ -413,7 +446,7 @@ pub mod tests {
     #[test]
     fn a_socket_is_served_and_an_idle_session_ends_when_the_worker_drains() {
         use std::io::{Read, Write};
-        let workers = Workers::start(2, |_| (), echo).unwrap();
+        let workers = Workers::start(2, fittings, |_| (), echo).unwrap();
         let (mut client, socket) = pair();
         workers.handles[1].serve(socket, "test".to_owned());
         client.write_all(b"x").unwrap();
@@ -434,7 +467,7 @@ pub mod tests {
             let mut byte = [0];
             while stream.read(&mut byte).await.is_ok() {}
         };
-        let workers = Workers::start(1, |_| (), stubborn).unwrap();
+        let workers = Workers::start(1, fittings, |_| (), stubborn).unwrap();
         let (mut client, socket) = pair();
         workers.handles[0].serve(socket, "test".to_owned());
         workers.drain(Duration::from_millis(20));

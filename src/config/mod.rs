@@ -1,11 +1,27 @@
 //! The validated configuration. `raw` reads TOML, flags and environment; what arrives here is checked and complete.
 //! `Config` as a whole is seen by cli, proxy and admin only; every other module is handed its own section by value.
 
+pub mod defaults;
+pub mod error;
+pub mod load;
+pub mod node_url;
+pub mod overrides;
+pub mod raw;
+pub mod reload;
+pub mod schema;
+pub mod secret;
+pub mod units;
+mod validate;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::sql::Consistency;
+
+pub use error::ConfigError;
+pub use load::{ConfigSource, Override};
+pub use secret::Secret;
 
 /// Everything, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,6 +35,8 @@ pub struct Config {
     pub routing: RoutingConfig,
     pub cluster: ClusterConfig,
     pub limits: LimitsConfig,
+    /// The databases that clients may name; empty (the default): every one. Without a file, the URLs' if all name one.
+    pub databases: Vec<String>,
     pub auth: AuthConfig,
     pub client_tls: ClientTlsConfig,
     pub log: LogConfig,
@@ -52,7 +70,7 @@ pub struct NodeConfig {
     pub port: u16,
     /// Control connections (probes, catalog) log in with this; default: the first user of `auth.users`.
     pub user: String,
-    pub password: Option<String>,
+    pub password: Option<Secret>,
     /// The database of probes; default `postgres`, or the URL's.
     pub database: String,
     /// A heavier node takes more reads; default 1.
@@ -70,7 +88,8 @@ pub enum NodeTls {
     VerifyFull { root: PathBuf },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PoolMode {
     Transaction,
     Session,
@@ -79,6 +98,7 @@ pub enum PoolMode {
 /// Each (node, database, user) has a pool of its own with these limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolConfig {
+    /// Default `transaction`.
     pub mode: PoolMode,
     /// Most server connections of one pool; default 20.
     pub size: usize,
@@ -111,6 +131,7 @@ pub struct RoutingConfig {
     pub consistency: Consistency,
     /// Functions that the operator vouches for: they only read. `schema.name` or `name`; default none.
     pub read_functions: Vec<String>,
+    /// Default `primary`.
     pub on_no_replica: OnNoReplica,
     /// How long a read may wait for a replica to reach the session's floor before the primary answers; default 10ms.
     pub floor_wait: Duration,
@@ -174,14 +195,18 @@ pub struct LimitsConfig {
 /// Who may log in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuthConfig {
+    /// Default `scram-sha-256`.
     pub method: AuthMethod,
+    /// Who may log in; default: the nodes' own users, unless there is an `auth_query`.
     pub users: Vec<UserConfig>,
     /// `SELECT user, verifier` for one user name ($1), run on the primary, for users that are not listed; default none.
     pub auth_query: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum AuthMethod {
+    #[serde(rename = "scram-sha-256")]
     ScramSha256,
     Md5,
     /// No password is asked of clients.
@@ -192,18 +217,21 @@ pub enum AuthMethod {
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserConfig {
     pub name: String,
-    /// In the clear, or a `SCRAM-SHA-256$…` verifier, or `md5…`; `None`: the node asks for none (trust).
-    pub password: Option<String>,
+    /// In the clear, or a `SCRAM-SHA-256$…` verifier, or `md5…`; `None`: the node asks for none (trust), and neither do we.
+    pub password: Option<Secret>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientTlsConfig {
+    /// Default `disable`.
     pub mode: ClientTlsMode,
+    /// PEM files; both are needed unless the mode is `disable`, and are read again on reload.
     pub certificate: Option<PathBuf>,
     pub key: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ClientTlsMode {
     Disable,
     Allow,
@@ -212,12 +240,14 @@ pub enum ClientTlsMode {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogConfig {
+    /// Default `text`.
     pub format: LogFormat,
     /// `error`, `warn`, `info`, `debug`, or a tracing filter; default info.
     pub level: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     Text,
     Json,

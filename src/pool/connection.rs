@@ -60,7 +60,8 @@ pub struct ServerConnection {
     pub state: ConnectionState,
     /// Where a cancel for the statement at work here is to be sent; the session shows it to `session::cancel`.
     pub cancel: Arc<CancelTarget>,
-    parameters: Vec<(String, String)>,
+    /// Current ParameterStatus values.
+    pub parameters: Vec<(String, String)>,
     /// What the node said last; `None` before PostgreSQL 14.
     in_hot_standby: Option<bool>,
     /// `max_lifetime` with some variation, so that connections opened together do not all end together.
@@ -91,7 +92,7 @@ pub struct CancelUnderWay {
 }
 
 impl CancelTarget {
-    pub(super) fn new(endpoint: Arc<Endpoint>, pid: u32, secret: Vec<u8>) -> Arc<CancelTarget> {
+    pub fn new(endpoint: Arc<Endpoint>, pid: u32, secret: Vec<u8>) -> Arc<CancelTarget> {
         let (under_way, uncertain) = (AtomicUsize::new(0), AtomicBool::new(false));
         Arc::new(CancelTarget { endpoint, pid, secret, under_way, uncertain, done: Notify::new() })
     }
@@ -205,8 +206,8 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
     let mut stream = dial(endpoint).await.map_err(|error| cannot_connect(endpoint, error))?;
     let greeting = login::log_in(&mut stream, &opening.startup, &opening.credentials).await;
     let greeting = greeting.map_err(|error| match error {
-        LoginError::Refused { error, sqlstate } => {
-            CheckoutError::Refused { node: endpoint.name.clone(), sqlstate: sqlstate.to_string(), error: error.into() }
+        LoginError::Refused { body, sqlstate, .. } => {
+            CheckoutError::Refused { node: endpoint.name.clone(), sqlstate, error: body.into() }
         }
         other => cannot_connect(endpoint, ConnectError::Login(other)),
     })?;

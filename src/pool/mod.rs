@@ -15,6 +15,7 @@ pub mod login;
 mod queue;
 pub mod state;
 pub mod stats;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 
@@ -95,6 +96,11 @@ impl Pools {
         let pool = Pool::new(parts.0, parts.1, config, Arc::clone(&self.shared));
         map.pools.insert(key, Arc::clone(&pool));
         pool
+    }
+
+    /// How to reach a node, for a connection that is no pool's.
+    pub fn endpoint(&self, node: NodeId) -> Arc<Endpoint> {
+        Arc::clone(&self.map().endpoints[usize::from(node.0)].0)
     }
 
     /// To be called for each node whenever a view is published. A role that is unknown for the moment changes nothing.

@@ -651,7 +651,7 @@ fn sessions_of_two_threads_share_a_small_pool_without_losing_anything() {
             drop::<crate::stream::Stream>(stream);
         }
     };
-    let workers = crate::worker::Workers::start(2, |_| (), session).unwrap();
+    let workers = crate::worker::Workers::start(2, crate::worker::tests::fittings, |_| (), session).unwrap();
     let gate = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut clients = Vec::new();
     for at in 0..SESSIONS {

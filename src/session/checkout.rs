@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::machine::SessionEnd;
 use super::run::{Session, is_replica};
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, Role};
 use crate::pool::{Checkout, CheckoutError, Lease, Pool};
 use crate::protocol::backend;
 use crate::protocol::sqlstate::{ClientError, Fault};
@@ -51,8 +51,9 @@ impl Session {
         }
         let pool = self.pool(node);
         let deadline = Instant::now() + self.rules.checkout_timeout;
+        let role = if matches!(target, Target::Replica(_)) { Role::Replica } else { Role::Primary };
         let home = self.machine.home().map(crate::pool::ConnectionId);
-        match pool.checkout(&self.worker, home, deadline) {
+        match pool.checkout(&self.worker, role, home, deadline) {
             Checkout::Ready(lease) => {
                 self.adopt(lease);
                 Ok(Answer::Ready)

@@ -14,7 +14,7 @@ use super::settings::SessionSettings;
 use super::startup::{ProtocolVersion, StartupRequest};
 use super::{Refusal, Shared};
 use crate::auth::Credentials;
-use crate::cluster::NodeId;
+use crate::cluster::{NodeId, Role};
 use crate::pool::state::Settings;
 use crate::pool::sync;
 use crate::pool::{Checkout, CheckoutError, Lease, Pool};
@@ -166,7 +166,7 @@ async fn greet(
     let key = (request.database.as_str().into(), request.user.as_str().into(), kind);
     if let Some(mut greeting) = shared.greetings.known(&key) {
         let home = shared.cluster.view().primary.and_then(|node| {
-            match pool(shared, node, request, credentials).checkout(worker, None, Instant::now()) {
+            match pool(shared, node, request, credentials).checkout(worker, Role::Primary, None, Instant::now()) {
                 Checkout::Ready(lease) => {
                     let home = (lease.id.0, lease.pid());
                     lease.release();
@@ -238,7 +238,7 @@ async fn first_lease(
 }
 
 pub(super) async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>, deadline: Instant) -> Result<Lease, CheckoutError> {
-    match pool.checkout(worker, None, deadline) {
+    match pool.checkout(worker, Role::Primary, None, deadline) {
         Checkout::Ready(lease) => Ok(lease),
         Checkout::Wait(mut waiter) => poll_fn(|cx| waiter.poll(cx)).await,
     }

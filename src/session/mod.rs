@@ -22,6 +22,9 @@ pub mod unit;
 
 pub mod cancel;
 pub mod login;
+#[cfg(test)]
+mod login_tests;
+pub mod refusal;
 pub mod startup;
 
 use std::rc::Rc;

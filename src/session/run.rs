@@ -167,8 +167,9 @@ impl Session {
     fn advance(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<Step, SessionEnd> {
         loop {
             let step = self.ask(|machine, link, env| machine.on_client(input, at, io, link, env));
-            let Step::Checkout(target) = step.map_err(|error| SessionEnd::Error(violation(error)))? else {
-                return step.map_err(|error| SessionEnd::Error(violation(error)));
+            let target = match step.map_err(|error| SessionEnd::Error(violation(error)))? {
+                Step::Checkout(target) => target,
+                step => return Ok(step),
             };
             match self.checkout(target)? {
                 Answer::Ready => {
