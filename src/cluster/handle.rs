@@ -251,6 +251,7 @@ impl Cluster {
         // A new primary changes what every other node is worth; nobody should have to wait for the next tick to know.
         if events.iter().any(|event| matches!(event, Event::Primary { .. })) {
             self.urgent.iter().for_each(Notify::notify_one);
+            self.want_sample();
         }
         super::monitor::log(self, &events);
     }
@@ -280,5 +281,110 @@ fn later(present: Option<Position>, new: Position) -> Position {
             present
         }
         _ => new,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::Wake;
+
+    use super::*;
+    use crate::cluster::dial::Plain;
+    use crate::cluster::samples::at;
+
+    fn cluster() -> Arc<Cluster> {
+        let config = ClusterConfig {
+            probe_interval: Duration::from_millis(500),
+            fast_probe_interval: Duration::from_millis(2),
+            probe_timeout: Duration::from_secs(2),
+            down_after: 3,
+            max_lag: Duration::from_secs(5),
+            readmit_lag: Duration::from_secs(2),
+            readmit_after: Duration::from_secs(5),
+            lag_tolerance: Duration::from_millis(100),
+            failover_timeout: Duration::from_secs(30),
+        };
+        Cluster::new(Vec::new(), config, Arc::new(Plain))
+    }
+
+    fn publish(cluster: &Cluster, number: u64, lsn: u64) {
+        cluster.publish_sample(Sample { number, position: at(2, lsn) }, Instant::now());
+    }
+
+    fn floor(position: Option<u64>, unresolved: Option<u64>) -> GlobalFloor {
+        GlobalFloor { position: position.map(|lsn| at(2, lsn)), unresolved }
+    }
+
+    #[test]
+    fn the_global_floor_is_settled_by_the_first_sample_after_the_last_write() {
+        let cluster = cluster();
+        assert_eq!(cluster.global_floor(), floor(None, None));
+        let under_way = cluster.start_sample();
+        cluster.wrote();
+        assert_eq!(cluster.global_floor(), floor(None, Some(1)));
+        // It was sent before the write was acknowledged.
+        publish(&cluster, under_way, 100);
+        assert_eq!(cluster.global_floor(), floor(None, Some(1)));
+        let after = cluster.start_sample();
+        publish(&cluster, after, 200);
+        assert_eq!(cluster.global_floor(), floor(Some(200), None));
+        // Later samples are of no concern to anybody who wrote before.
+        let idle = cluster.start_sample();
+        publish(&cluster, idle, 900);
+        assert_eq!(cluster.global_floor(), floor(Some(200), None));
+        cluster.wrote();
+        assert_eq!(cluster.global_floor(), floor(Some(200), Some(idle)));
+    }
+
+    #[test]
+    fn a_raised_global_floor_never_sinks() {
+        let cluster = cluster();
+        cluster.raise_global(at(2, 500));
+        cluster.raise_global(at(2, 400));
+        assert_eq!(cluster.global_floor().position, Some(at(2, 500)));
+        cluster.raise_global(at(1, 900));
+        assert_eq!(cluster.global_floor().position, Some(at(2, 500)));
+        cluster.raise_global(at(3, 10));
+        assert_eq!(cluster.global_floor().position, Some(at(3, 10)));
+    }
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Count>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_waker_is_woken_once_by_the_next_publication() {
+        let cluster = cluster();
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        cluster.wake_on_change(&Waker::from(Arc::clone(&count)));
+        publish(&cluster, 1, 100);
+        publish(&cluster, 2, 100);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        cluster.wake_on_change(&Waker::from(Arc::clone(&count)));
+        cluster.learn(|_| Vec::new());
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn tickets_number_what_was_started_and_samples_what_was_answered() {
+        let cluster = cluster();
+        assert_eq!((cluster.ticket(), cluster.sample()), (0, None));
+        let number = cluster.start_sample();
+        assert_eq!((number, cluster.ticket(), cluster.sample()), (1, 1, None));
+        publish(&cluster, number, 100);
+        assert_eq!(cluster.sample(), Some(Sample { number: 1, position: at(2, 100) }));
+    }
+
+    #[test]
+    fn demand_for_replay_lasts_a_little() {
+        let cluster = cluster();
+        assert!(!cluster.is_replay_wanted());
+        cluster.want_replay();
+        assert!(cluster.is_replay_wanted());
     }
 }

@@ -76,6 +76,14 @@ pub struct NodeView {
     pub facts: Arc<NodeFacts>,
 }
 
+impl NodeView {
+    /// Whether the observation speaks of a server connection that noted `probes_at_open` when it was opened: only one that
+    /// was asked for afterwards does, since a replica that crashed in between may have come back older.
+    pub fn speaks_of(&self, probes_at_open: u64) -> bool {
+        self.observation > probes_at_open
+    }
+}
+
 /// What a node said of itself beyond its position, for people and for whoever opens connections to it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {

@@ -50,10 +50,10 @@ pub(super) async fn run(cluster: Arc<Cluster>) {
     }
 }
 
-/// A tenth of the probe interval: 50 ms by default. A lone node has no lag to be measured.
+/// A tenth of the probe interval, 50 ms by default and at most: it is what a fresh replica seems to lag. A lone node has no lag to be measured.
 fn idle_interval(cluster: &Cluster) -> Option<Duration> {
     let tenth = cluster.config.probe_interval / 10;
-    (cluster.nodes.len() > 1).then(|| tenth.clamp(Duration::from_millis(10), Duration::from_millis(100)))
+    (cluster.nodes.len() > 1).then(|| tenth.clamp(Duration::from_millis(10), Duration::from_millis(50)))
 }
 
 /// One sample, on a connection that belongs to the present primary.
