@@ -13,8 +13,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{AuthConfig, AuthMethod, Secret};
-use credentials::{PassThrough, Password, Proof};
-pub use credentials::Credentials;
+pub use credentials::{Credentials, Proof};
+use credentials::{PassThrough, Password};
 pub use query::{AuthQuery, Primary};
 use scram::{Keys, Verifier};
 
@@ -212,9 +212,7 @@ impl Auth {
                 };
                 Challenge::Scram(ScramChallenge { verifier, granted: Granted::Nobody })
             }
-            AuthMethod::Md5 => {
-                Challenge::Md5(Md5Challenge { hash: md5::hash(user, &self.seed), granted: None })
-            }
+            AuthMethod::Md5 => Challenge::Md5(Md5Challenge { hash: md5::hash(user, &self.seed), granted: None }),
         }
     }
 }
