@@ -98,7 +98,9 @@ impl Acceptor {
         let identity = self.identity.load_full();
         let stream = TlsAcceptor::from(identity.config.clone()).accept(tcp).await?;
         if entry == Entry::Direct && stream.get_ref().1.alpn_protocol() != Some(ALPN) {
-            return Err(io::Error::other("received direct SSL connection request without ALPN protocol negotiation extension"));
+            return Err(io::Error::other(
+                "received direct SSL connection request without ALPN protocol negotiation extension",
+            ));
         }
         Ok((Stream::ClientTls(Box::new(stream)), identity.end_point.clone()))
     }

@@ -13,9 +13,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{AuthConfig, AuthMethod, Secret};
+<<<<<<< HEAD
 use credentials::{PassThrough, Password, Proof};
 pub use credentials::Credentials;
 pub use query::{AuthQuery, FindPrimary, Primary};
+=======
+pub use credentials::{Credentials, Proof};
+use credentials::{PassThrough, Password};
+pub use query::{AuthQuery, Primary};
+>>>>>>> part-C
 use scram::{Keys, Verifier};
 
 /// What is stored of a user's password.
@@ -212,9 +218,7 @@ impl Auth {
                 };
                 Challenge::Scram(ScramChallenge { verifier, granted: Granted::Nobody })
             }
-            AuthMethod::Md5 => {
-                Challenge::Md5(Md5Challenge { hash: md5::hash(user, &self.seed), granted: None })
-            }
+            AuthMethod::Md5 => Challenge::Md5(Md5Challenge { hash: md5::hash(user, &self.seed), granted: None }),
         }
     }
 }

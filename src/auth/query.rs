@@ -103,11 +103,7 @@ impl AuthQuery {
         cache.insert(user.to_owned(), Kept { stored, at: Instant::now() });
     }
 
-    async fn ask(
-        &self,
-        client: &mut Option<tokio_postgres::Client>,
-        user: &str,
-    ) -> Result<Option<Secret>, AuthError> {
+    async fn ask(&self, client: &mut Option<tokio_postgres::Client>, user: &str) -> Result<Option<Secret>, AuthError> {
         let failed = |error: tokio_postgres::Error| {
             AuthError::Query(error.as_db_error().map_or_else(|| error.to_string(), |error| error.message().to_owned()))
         };

@@ -183,7 +183,10 @@ enum GsFlag {
 pub enum Proof {
     Wrong,
     /// The message for SASLFinal, and the keys with which the client's password logs in elsewhere.
-    Right { reply: String, keys: Keys },
+    Right {
+        reply: String,
+        keys: Keys,
+    },
 }
 
 impl ServerExchange {
@@ -274,7 +277,8 @@ fn client_first(message: &[u8], mechanism: Mechanism, encrypted: bool) -> Result
     let first = message.chars().next().unwrap_or('\0');
     let (flag, rest) = match (first, mechanism) {
         ('n' | 'y', Mechanism::Plus) => {
-            let why = "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.";
+            let why =
+                "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.";
             return Err(malformed(why));
         }
         ('n', _) => (GsFlag::No, &message[1..]),

@@ -129,8 +129,7 @@ mod tests {
     use super::super::scram::derive;
     use super::*;
 
-    const FIRST: &[u8] =
-        b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
+    const FIRST: &[u8] = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096";
 
     fn begun() -> Begun {
         Begun::new(Binding::None, "rOprNGfwEbeRWgbNEkqO".to_owned())

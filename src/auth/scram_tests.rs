@@ -9,6 +9,7 @@ fn verifier(password: &str) -> Verifier {
     Verifier::from_keys(&derive(password.as_bytes(), b"0123456789abcdef", 64), b"0123456789abcdef", 64)
 }
 
+/// A challenge, however it was made: deriving keys thousands of times would take minutes.
 fn start(message: &[u8], mechanism: Mechanism, binding: Option<&[u8]>) -> Result<(ServerExchange, String), ScramError> {
     ServerExchange::start(verifier("geheim"), message, mechanism, binding, "SERVER")
 }
@@ -82,20 +83,70 @@ fn first_messages_that_are_refused() {
     let text = |error: &ScramError| format!("{} {error}: {}", error.sqlstate(), error.detail().unwrap_or("-"));
     for (message, mechanism, encrypted, expect) in [
         (&b""[..], Mechanism::Plain, false, "08P01 malformed SCRAM message: The message is empty."),
-        (b"n,,n=,r=a\0b", Mechanism::Plain, false, "08P01 malformed SCRAM message: Message length does not match input length."),
-        (b"x,,n=,r=a", Mechanism::Plain, false, "08P01 malformed SCRAM message: Unexpected channel-binding flag \"x\"."),
+        (
+            b"n,,n=,r=a\0b",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Message length does not match input length.",
+        ),
+        (
+            b"x,,n=,r=a",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Unexpected channel-binding flag \"x\".",
+        ),
         (b"n", Mechanism::Plain, false, "08P01 malformed SCRAM message: Comma expected, but found end of string."),
-        (b"n;,n=,r=a", Mechanism::Plain, false, "08P01 malformed SCRAM message: Comma expected, but found character \";\"."),
-        (b"n,a=x,n=,r=a", Mechanism::Plain, false, "0A000 client uses authorization identity, but it is not supported: -"),
-        (b"n,b=x,n=,r=a", Mechanism::Plain, false, "08P01 malformed SCRAM message: Unexpected attribute \"b\" in client-first-message."),
+        (
+            b"n;,n=,r=a",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Comma expected, but found character \";\".",
+        ),
+        (
+            b"n,a=x,n=,r=a",
+            Mechanism::Plain,
+            false,
+            "0A000 client uses authorization identity, but it is not supported: -",
+        ),
+        (
+            b"n,b=x,n=,r=a",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Unexpected attribute \"b\" in client-first-message.",
+        ),
         (b"n,,m=x,n=,r=a", Mechanism::Plain, false, "0A000 client requires an unsupported SCRAM extension: -"),
-        (b"n,,r=a", Mechanism::Plain, false, "08P01 malformed SCRAM message: Expected attribute \"n\" but found \"r\"."),
-        (b"n,,n,r=a", Mechanism::Plain, false, "08P01 malformed SCRAM message: Expected character \"=\" for attribute \"n\"."),
+        (
+            b"n,,r=a",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Expected attribute \"n\" but found \"r\".",
+        ),
+        (
+            b"n,,n,r=a",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Expected character \"=\" for attribute \"n\".",
+        ),
         (b"n,,n=,r=a b", Mechanism::Plain, false, "08P01 non-printable characters in SCRAM nonce: -"),
         (b"n,,n=,r=", Mechanism::Plain, false, "08P01 non-printable characters in SCRAM nonce: -"),
-        (b"n,,n=,r=a,1=x", Mechanism::Plain, false, "08P01 malformed SCRAM message: Attribute expected, but found invalid character \"1\"."),
-        (b"p=tls-unique,,n=,r=a", Mechanism::Plus, true, "08P01 unsupported SCRAM channel-binding type \"tls-unique\": -"),
-        (b"p=tls-server-end-point", Mechanism::Plus, true, "08P01 malformed SCRAM message: Comma expected, but found character \"t\"."),
+        (
+            b"n,,n=,r=a,1=x",
+            Mechanism::Plain,
+            false,
+            "08P01 malformed SCRAM message: Attribute expected, but found invalid character \"1\".",
+        ),
+        (
+            b"p=tls-unique,,n=,r=a",
+            Mechanism::Plus,
+            true,
+            "08P01 unsupported SCRAM channel-binding type \"tls-unique\": -",
+        ),
+        (
+            b"p=tls-server-end-point",
+            Mechanism::Plus,
+            true,
+            "08P01 malformed SCRAM message: Comma expected, but found character \"t\".",
+        ),
         (b"n,,n=,r=\xc3\xa9", Mechanism::Plain, false, "08P01 non-printable characters in SCRAM nonce: -"),
         (b"\xff", Mechanism::Plain, false, "08P01 malformed SCRAM message: The message is not UTF-8."),
         (
@@ -139,8 +190,14 @@ fn last_messages_that_are_refused() {
         ("c=biws,r=aSERVER", "malformed SCRAM message Attribute expected, but found end of string."),
         ("c=biws,r=aSERVER,p=AA==", "malformed SCRAM message Malformed proof in client-final-message."),
         ("c=biws,r=aSERVER,p=!", "malformed SCRAM message Malformed proof in client-final-message."),
-        (&format!("c=biws,r=aSERVER,p={good},x=y"), "malformed SCRAM message Garbage found at the end of client-final-message."),
-        (&format!("c=biws,r=aSERVER,p={good},"), "malformed SCRAM message Garbage found at the end of client-final-message."),
+        (
+            &format!("c=biws,r=aSERVER,p={good},x=y"),
+            "malformed SCRAM message Garbage found at the end of client-final-message.",
+        ),
+        (
+            &format!("c=biws,r=aSERVER,p={good},"),
+            "malformed SCRAM message Garbage found at the end of client-final-message.",
+        ),
         (&format!("c=biws,r=aOTHER,p={good}"), "invalid SCRAM response Nonce does not match."),
     ] {
         let (server, _) = start(b"n,,n=,r=a", Mechanism::Plain, None).ok().unwrap();
@@ -165,4 +222,17 @@ fn verifiers() {
         assert!(Verifier::parse(text).is_none(), "{text}");
     }
     assert_eq!(format!("{parsed:?}"), "Verifier(***)");
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_message_panics(message in proptest::collection::vec(proptest::num::u8::ANY, 0..80), text in "[nypc=,ra-z-]{0,60}") {
+        for message in [&message[..], text.as_bytes()] {
+            for (mechanism, binding) in [(Mechanism::Plain, None), (Mechanism::Plus, Some(&b"hash"[..]))] {
+                let _ = start(message, mechanism, binding);
+                let (server, _) = start(b"n,,n=,r=a", Mechanism::Plain, None).ok().unwrap();
+                let _ = server.finish(message, Mechanism::Plain);
+            }
+        }
+    }
 }

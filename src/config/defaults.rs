@@ -9,25 +9,6 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            listen: ListenConfig::default(),
-            admin: AdminConfig::default(),
-            nodes: Vec::new(),
-            pool: PoolConfig::default(),
-            pool_overrides: Vec::new(),
-            routing: RoutingConfig::default(),
-            cluster: ClusterConfig::default(),
-            limits: LimitsConfig::default(),
-            databases: Vec::new(),
-            auth: AuthConfig::default(),
-            client_tls: ClientTlsConfig::default(),
-            log: LogConfig::default(),
-        }
-    }
-}
-
 impl Default for ListenConfig {
     fn default() -> ListenConfig {
         ListenConfig { addresses: vec![loopback(6432)], unix_socket_dir: None, workers: cores() }

@@ -34,7 +34,13 @@ pub struct ConfigSource {
 
 impl std::fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "ConfigSource {{ file: {:?}, {} nodes, {} overrides }}", self.file, self.nodes.len(), self.overrides.len())
+        write!(
+            f,
+            "ConfigSource {{ file: {:?}, {} nodes, {} overrides }}",
+            self.file,
+            self.nodes.len(),
+            self.overrides.len()
+        )
     }
 }
 
@@ -110,7 +116,8 @@ impl ConfigSource {
         let dotted: Vec<&str> =
             fault.path.iter().map(String::as_str).filter(|part| part.parse::<usize>().is_err()).collect();
         let dotted = dotted.join(".");
-        let flag = changes.iter().rev().find(|change| dotted == change.key || dotted.starts_with(&format!("{}.", change.key)));
+        let flag =
+            changes.iter().rev().find(|change| dotted == change.key || dotted.starts_with(&format!("{}.", change.key)));
         let origin = if dotted.starts_with("nodes") && !self.nodes.is_empty() {
             Origin::Flag("--node".to_owned())
         } else if let Some(change) = flag {

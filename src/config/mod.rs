@@ -24,7 +24,7 @@ pub use load::{ConfigSource, Override};
 pub use secret::Secret;
 
 /// Everything, validated.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     pub listen: ListenConfig,
     pub admin: AdminConfig,

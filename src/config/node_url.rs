@@ -251,10 +251,7 @@ mod tests {
             ("postgres://a:geheim@b:x/c", "has no port number in \"x\""),
             ("postgres://a:geheim@b:0/c", "has no port number in \"0\""),
             ("postgres://a:geheim@b:70000/c", "has no port number in \"70000\""),
-            (
-                "postgres://a:geheim%@b/c",
-                "has a % that two hexadecimal digits do not follow; write % itself as %25",
-            ),
+            ("postgres://a:geheim%@b/c", "has a % that two hexadecimal digits do not follow; write % itself as %25"),
             (
                 "postgres://a:geheim@b/c?sslmode=yes",
                 "\"yes\" is no sslmode: disable, prefer, require, verify-ca or verify-full",
@@ -266,10 +263,7 @@ mod tests {
             ("postgres://a:geheim@b/c?schema=public", "has the parameter schema, which pgweir does not know"),
             ("postgres://a:geheim@::1/c", "has an IPv6 address without brackets; write [::1]:5432"),
             ("postgres://a:geheim@[::1/c", "has an IPv6 address without its closing ]"),
-            (
-                "postgres://a:geheim@b/c?connect_timeout=3",
-                "sets connect_timeout; use the key `pool.connect_timeout`",
-            ),
+            ("postgres://a:geheim@b/c?connect_timeout=3", "sets connect_timeout; use the key `pool.connect_timeout`"),
         ] {
             assert_eq!(parse(url).unwrap_err(), expect);
         }

@@ -115,19 +115,21 @@ pub fn kind(key: &str) -> Option<Kind> {
     KEYS.iter().find(|(name, _)| *name == key).map(|(_, kind)| *kind)
 }
 
-/// The known key that was probably meant.
+/// The known key or section that was probably meant; of equals, the first in the table.
 pub fn nearest(key: &str) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
-    KEYS.iter()
-        .map(|(known, _)| {
-            let whole = strsim::normalized_damerau_levenshtein(key, known);
-            // `size = 5` in the wrong section means `pool.size`.
-            let name = 0.9 * strsim::normalized_damerau_levenshtein(&last(key), &last(known));
-            (whole.max(name), *known)
-        })
-        .max_by(|(a, _), (b, _)| a.total_cmp(b))
-        .filter(|(score, _)| *score > 0.6)
-        .map(|(_, known)| known.to_owned())
+    let sections = KEYS.iter().filter_map(|(known, _)| known.split_once('.')).map(|(section, _)| section);
+    let mut best: Option<(f64, &str)> = None;
+    for known in KEYS.iter().map(|(known, _)| *known).chain(sections) {
+        let whole = strsim::normalized_damerau_levenshtein(key, known);
+        // `size = 5` in the wrong section means `pool.size`.
+        let name = 0.9 * strsim::normalized_damerau_levenshtein(&last(key), &last(known));
+        let score = whole.max(name);
+        if score > 0.6 && best.is_none_or(|(best, _)| score > best) {
+            best = Some((score, known));
+        }
+    }
+    best.map(|(_, known)| known.to_owned())
 }
 
 /// One thing that is wrong in a table; `path` leads to it, with list positions as numbers.
@@ -171,7 +173,9 @@ fn walk_list(items: &[Value], key: &str, path: &mut Vec<String>) -> Result<(), F
         match item {
             Value::Table(inner) => walk(inner, key, path)?,
             Value::String(_) if kind(key) == Some(Kind::Nodes) => {}
-            other if kind(key) == Some(Kind::Nodes) => return Err(wrong(path, other, Kind::Secret, "a URL or a table")),
+            other if kind(key) == Some(Kind::Nodes) => {
+                return Err(wrong(path, other, Kind::Secret, "a URL or a table"));
+            }
             other => return Err(wrong(path, other, Kind::Secret, "a table")),
         }
         path.pop();
@@ -210,10 +214,9 @@ fn check_value(kind: Kind, value: &Value, path: &[String]) -> Result<(), Finding
     let (good, expected) = match kind {
         Kind::Text | Kind::Secret => (text.is_some(), "a text in quotes".to_owned()),
         Kind::Texts => (texts(&|_| true), "a list of texts".to_owned()),
-        Kind::Addresses => (
-            texts(&|text| address(text).is_some()),
-            "a list of addresses such as [\"127.0.0.1:6432\"]".to_owned(),
-        ),
+        Kind::Addresses => {
+            (texts(&|text| address(text).is_some()), "a list of addresses such as [\"127.0.0.1:6432\"]".to_owned())
+        }
         Kind::AddressOrOff => (
             text.is_some_and(|text| text == "off" || address(text).is_some()),
             "an address such as \"127.0.0.1:9632\", or \"off\"".to_owned(),
@@ -221,7 +224,9 @@ fn check_value(kind: Kind, value: &Value, path: &[String]) -> Result<(), Finding
         Kind::Count => (from(0, most), "a whole number from 0".to_owned()),
         Kind::Positive => (from(1, most), "a whole number from 1".to_owned()),
         Kind::Port => (from(1, 65_535), "a port, 1 to 65535".to_owned()),
-        Kind::Workers => (from(1, 1024) || text == Some("auto"), "a number of threads from 1 to 1024, or \"auto\"".to_owned()),
+        Kind::Workers => {
+            (from(1, 1024) || text == Some("auto"), "a number of threads from 1 to 1024, or \"auto\"".to_owned())
+        }
         Kind::Duration => (text.and_then(units::duration).is_some(), units::DURATION.to_owned()),
         Kind::Size => (from(0, i64::MAX) || text.and_then(units::size).is_some(), units::SIZE.to_owned()),
         Kind::OneOf(names) => (text.is_some_and(|text| names.contains(&text)), one_of(names)),
@@ -270,6 +275,8 @@ mod tests {
             ("size", Some("pool.size")),
             ("routing.max_lag", Some("cluster.max_lag")),
             ("listen.adresses", Some("listen.addresses")),
+            ("poll", Some("pool")),
+            ("node", Some("nodes")),
             ("zebra", None),
         ] {
             assert_eq!(nearest(key).as_deref(), expect, "{key}");
@@ -284,7 +291,10 @@ mod tests {
             ("pool.size = 5.5", Some("5.5 … a whole number from 1")),
             ("pool.mode = 'statement'", Some("\"statement\" … \"transaction\" or \"session\"")),
             ("pool = 5", Some("5 … a table, [pool]")),
-            ("listen.addresses = '127.0.0.1:1'", Some("\"127.0.0.1:1\" … a list of addresses such as [\"127.0.0.1:6432\"]")),
+            (
+                "listen.addresses = '127.0.0.1:1'",
+                Some("\"127.0.0.1:1\" … a list of addresses such as [\"127.0.0.1:6432\"]"),
+            ),
             ("listen.addresses = ['localhost:1', '[::1]:2']", None),
             ("nodes = [5]", Some("a number … a URL or a table")),
             ("nodes = 'postgres://a:b@c'", Some("a text … a list of URLs or tables, [[nodes]]")),

@@ -226,13 +226,8 @@ fn node_from_url(url: &str, outside: Outside<'_>) -> Result<NodeUrl, String> {
     node_url::parse(&expand(url, outside)?)
 }
 
-fn node_from_table(
-    raw: RawNodeTable,
-    auth: &RawAuth,
-    outside: Outside<'_>,
-) -> Result<NodeUrl, (&'static str, String)> {
-    let password =
-        password(raw.password.as_ref(), raw.password_file.as_deref(), raw.password_env.as_deref(), outside)?;
+fn node_from_table(raw: RawNodeTable, auth: &RawAuth, outside: Outside<'_>) -> Result<NodeUrl, (&'static str, String)> {
+    let password = password(raw.password.as_ref(), raw.password_file.as_deref(), raw.password_env.as_deref(), outside)?;
     if let Some(url) = &raw.url {
         if raw.host.is_some() || raw.port.is_some() || raw.user.is_some() || raw.database.is_some() {
             return Err(("url", "stands beside host, port, user or database; give the one or the other".to_owned()));
@@ -259,7 +254,9 @@ fn node_from_table(
             let of_user = user_password(first, outside)?;
             (first.name.clone(), password.or(of_user))
         }
-        (None, None) => return Err(("user", "is missing, and auth.users lists nobody whose name could be used".to_owned())),
+        (None, None) => {
+            return Err(("user", "is missing, and auth.users lists nobody whose name could be used".to_owned()));
+        }
     };
     let tls = node_url::tls_mode(raw.sslmode.as_deref().unwrap_or("prefer"), raw.sslrootcert.as_deref())
         .map_err(|why| ("sslmode", why))?;
@@ -332,7 +329,11 @@ fn looks_like_md5(text: &str) -> bool {
 /// What each value alone cannot tell.
 fn together(config: &Config) -> Result<(), Fault> {
     let rule = |good: bool, key: &str, why: &str| if good { Ok(()) } else { Err(fault(key, why)) };
-    rule(!config.listen.addresses.is_empty() || config.listen.unix_socket_dir.is_some(), "listen.addresses", "is empty")?;
+    rule(
+        !config.listen.addresses.is_empty() || config.listen.unix_socket_dir.is_some(),
+        "listen.addresses",
+        "is empty",
+    )?;
     let pools = std::iter::once(("pool.min_idle".to_owned(), &config.pool));
     let others = config.pool_overrides.iter().enumerate();
     let others = others.map(|(i, other)| (format!("pool_overrides.{i}.min_idle"), &other.pool));

@@ -89,7 +89,11 @@ enum Asked {
 }
 
 /// Logs in, and reads up to ReadyForQuery and not a byte further.
-pub async fn log_in<S>(stream: &mut S, startup: &ServerStartup, credentials: &Credentials) -> Result<Greeting, LoginError>
+pub async fn log_in<S>(
+    stream: &mut S,
+    startup: &ServerStartup,
+    credentials: &Credentials,
+) -> Result<Greeting, LoginError>
 where
     S: AsyncRead + AsyncWrite + Unpin + EndPoint,
 {
@@ -132,7 +136,8 @@ async fn read_message<S: AsyncRead + Unpin>(stream: &mut S) -> Result<(u8, Vec<u
     let kind = stream.read_u8().await?;
     let length = stream.read_u32().await? as usize;
     let length = length.checked_sub(4).filter(|length| *length <= LONGEST);
-    let length = length.ok_or_else(|| protocol(format!("a message of type {:?} with a wrong length", char::from(kind))))?;
+    let length =
+        length.ok_or_else(|| protocol(format!("a message of type {:?} with a wrong length", char::from(kind))))?;
     let mut body = vec![0; length];
     stream.read_exact(&mut body).await?;
     Ok((kind, body))
@@ -195,9 +200,7 @@ fn md5_response(
     salt: [u8; 4],
 ) -> Result<crate::config::Secret, LoginError> {
     match &credentials.proof {
-        Proof::Password(password) => {
-            Ok(md5::response(&md5::hash(&startup.user, password.text().as_bytes()), salt))
-        }
+        Proof::Password(password) => Ok(md5::response(&md5::hash(&startup.user, password.text().as_bytes()), salt)),
         Proof::Md5(hash) => Ok(md5::response(hash, salt)),
         Proof::Nothing | Proof::Keys(_) => Err(LoginError::NoAnswer("an md5 password")),
     }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use tokio::io::DuplexStream;
 use tokio::net::TcpStream;
 
-use crate::session::startup::tests::Certificate;
 use super::*;
 use crate::auth::credentials::PassThrough;
 use crate::auth::{Auth, Challenge, Primary};
 use crate::config::{AuthConfig, AuthMethod, NodeTls, Secret};
+use crate::session::startup::tests::Certificate;
 use crate::tls::Connector;
 
 fn startup(user: &str) -> ServerStartup {
@@ -75,7 +75,10 @@ async fn hostile_nodes() {
         (message(b'R', b"\0\0\0\x05ab"), "the node sent an md5 request without its salt"),
         (message(b'R', b"\0\0\0\x0b"), "the node sent an authentication request 11 out of turn"),
         (message(b'R', b"\0\0\0\x63"), "the node sent an authentication request 99 out of turn"),
-        (message(b'R', b"\0\0\0\x07"), "the node asks for GSSAPI, and nothing is known of the user that would answer it"),
+        (
+            message(b'R', b"\0\0\0\x07"),
+            "the node asks for GSSAPI, and nothing is known of the user that would answer it",
+        ),
         (
             message(b'R', b"\0\0\0\x0aOTHER\0\0"),
             "the node asks for a SASL mechanism that pgweir does not have, and nothing is known of the user that would \
@@ -262,7 +265,11 @@ async fn encrypted(node: &Postgres, certificate: &Certificate) {
     use std::pin::Pin;
     use std::task::{Context, Poll};
     impl AsyncRead for Liar {
-        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut tokio::io::ReadBuf<'_>) -> Poll<io::Result<()>> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
             Pin::new(&mut self.0).poll_read(cx, buf)
         }
     }
@@ -309,7 +316,9 @@ async fn auth_query(node: &Postgres, certificate: &Certificate) {
     assert_eq!(verifier("nobody").await.iterations, 4096);
     assert_eq!(verifier("md5").await.stored_key, verifier("nobody").await.stored_key);
     // The connection dies; the next login makes another. A failed login forgets the old verifier.
-    node.sql("ALTER ROLE scram PASSWORD 'neu'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tls'");
+    node.sql(
+        "ALTER ROLE scram PASSWORD 'neu'; SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'tls'",
+    );
     auth.failed("scram");
     let changed = loop {
         // The death of the old connection may be noticed by the query that runs into it.

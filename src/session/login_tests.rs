@@ -24,10 +24,9 @@ fn request(user: &str) -> StartupRequest {
 }
 
 fn auth(method: AuthMethod, users: &[(&str, Option<&str>)]) -> Auth {
-    let users = users.iter().map(|(name, password)| UserConfig {
-        name: (*name).to_owned(),
-        password: password.map(Secret::from),
-    });
+    let users = users
+        .iter()
+        .map(|(name, password)| UserConfig { name: (*name).to_owned(), password: password.map(Secret::from) });
     let config = AuthConfig { method, users: users.collect(), auth_query: None };
     Auth::new(&config, Vec::new(), None).unwrap()
 }
@@ -132,7 +131,10 @@ async fn an_unknown_user_has_a_salt_that_stays() {
     assert_eq!(salt("nobody").await, salt("nobody").await);
     assert_ne!(salt("nobody").await, salt("somebody").await);
     assert_eq!(salt("app").await, salt("app").await);
-    assert_eq!((salt("app").await.0.len(), salt("app").await.1), (salt("nobody").await.0.len(), salt("nobody").await.1));
+    assert_eq!(
+        (salt("app").await.0.len(), salt("app").await.1),
+        (salt("nobody").await.0.len(), salt("nobody").await.1)
+    );
 }
 
 #[tokio::test]
@@ -268,7 +270,13 @@ async fn a_first_message_may_come_late() {
 }
 
 /// psql's exit and words after it tried to log in to a listener that greets and then knows no SQL.
-async fn psql(auth: Auth, tls: Option<crate::tls::Acceptor>, user: &str, password: &str, sslmode: &str) -> (bool, String) {
+async fn psql(
+    auth: Auth,
+    tls: Option<crate::tls::Acceptor>,
+    user: &str,
+    password: &str,
+    sslmode: &str,
+) -> (bool, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let server = tokio::spawn(async move {

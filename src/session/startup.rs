@@ -26,8 +26,14 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// How the startup phase ended.
 pub enum Startup {
-    Session { stream: Stream, request: StartupRequest },
-    Cancel { stream: Stream, key: CancelKey },
+    Session {
+        stream: Stream,
+        request: StartupRequest,
+    },
+    Cancel {
+        stream: Stream,
+        key: CancelKey,
+    },
     /// The client went away (or was only looking: load balancers do).
     Closed,
 }
@@ -168,11 +174,11 @@ fn stuffed(stream: &Stream) -> Option<Refusal> {
     // A reading of what has arrived, without waiting and without consuming it.
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     match tcp.poll_peek(&mut cx, &mut ReadBuf::new(&mut byte)) {
-        Poll::Ready(Ok(length)) if length > 0 => Some(
-            Refusal::new("08P01", "received unencrypted data after SSL request").detail(
+        Poll::Ready(Ok(length)) if length > 0 => {
+            Some(Refusal::new("08P01", "received unencrypted data after SSL request").detail(
                 "This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
-            ),
-        ),
+            ))
+        }
         _ => None,
     }
 }

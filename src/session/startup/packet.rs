@@ -1,8 +1,8 @@
 //! Pure: the packets without a type byte that open a connection (manual: "Message Formats", StartupMessage, SSLRequest,
 //! GSSENCRequest, CancelRequest). A stranger wrote them: every read is bounds-checked, every text limited.
 
-use super::options;
 use super::super::refusal::Refusal;
+use super::options;
 
 /// PostgreSQL's own limit (MAX_STARTUP_PACKET_LENGTH).
 const LONGEST: u32 = 10_000;
@@ -256,7 +256,9 @@ mod tests {
         assert_eq!(grease.version, ProtocolVersion::V3_2);
         assert_eq!(grease.negotiate, Some(vec!["_pq_.x".to_owned(), "_pq_.y".to_owned()]));
         assert!(grease.parameters.is_empty());
-        for (version, name) in [(2 << 16, "2.0"), (1 << 16, "1.0"), (4 << 16, "4.0"), (0, "0.0"), (0x1603_0100, "5635.256")] {
+        for (version, name) in
+            [(2 << 16, "2.0"), (1 << 16, "1.0"), (4 << 16, "4.0"), (0, "0.0"), (0x1603_0100, "5635.256")]
+        {
             let expect = format!("0A000 unsupported frontend protocol {name}: server supports 3.0 to 3.2");
             assert_eq!(refusal(&body(version, &user)), expect);
         }
@@ -333,6 +335,32 @@ mod tests {
         ] {
             let packet = startup_of(V3, &[("user", "a"), ("replication", value)]);
             assert_eq!(packet.replication.as_deref(), expect, "{value}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_bytes_panic(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), ssl: bool) {
+            let _ = read(&body, Asked { ssl, gss: !ssl });
+            let _ = startup(0, &body);
+            let _ = cancel(&body);
+        }
+
+        /// pgwire encodes what we read.
+        #[test]
+        fn reads_what_pgwire_writes(user in "[a-z]{1,20}", database in "[a-zA-Z0-9 ]{1,20}", value in "[^\0]{0,30}") {
+            use pgwire::messages::Message as _;
+            let mut message = pgwire::messages::startup::Startup::new();
+            message.parameters.insert("user".to_owned(), user.clone());
+            message.parameters.insert("database".to_owned(), database.clone());
+            message.parameters.insert("search_path".to_owned(), value.clone());
+            let mut bytes = bytes::BytesMut::new();
+            message.encode(&mut bytes).unwrap();
+            let head = bytes[..4].try_into().unwrap();
+            proptest::prop_assert_eq!(body_length(head).unwrap(), bytes.len() - 4);
+            let Ok(Packet::Startup(packet)) = read(&bytes[4..], Asked::default()) else { panic!("not read") };
+            proptest::prop_assert_eq!((packet.user, packet.database), (user, database));
+            proptest::prop_assert_eq!(packet.parameters, vec![("search_path".to_owned(), value)]);
         }
     }
 }

@@ -62,13 +62,9 @@ fn user(result: Result<Startup, StartupError>) -> String {
 #[tokio::test]
 async fn requests_in_any_order() {
     let start = startup(0, b"user\0app\0\0");
-    for (asks, answers) in [
-        (vec![], &b""[..]),
-        (vec![SSL], b"N"),
-        (vec![GSS], b"N"),
-        (vec![SSL, GSS], b"NN"),
-        (vec![GSS, SSL], b"NN"),
-    ] {
+    for (asks, answers) in
+        [(vec![], &b""[..]), (vec![SSL], b"N"), (vec![GSS], b"N"), (vec![SSL, GSS], b"NN"), (vec![GSS, SSL], b"NN")]
+    {
         let bytes: Vec<u8> = asks.concat().into_iter().chain(start.clone()).collect();
         let (result, sent) = talk(&bytes).await;
         assert_eq!((user(result).as_str(), &sent[..]), ("app", answers));
@@ -249,14 +245,12 @@ async fn direct_tls_needs_alpn() {
     let acceptor = Acceptor::new(&certificate.config(crate::config::ClientTlsMode::Allow)).unwrap().unwrap();
     for (alpn, good) in [(vec![b"postgresql".to_vec()], true), (vec![], false)] {
         let verifier = crate::tls::anyone();
-        let mut config = rustls::ClientConfig::builder_with_provider(
-            rustls::crypto::ring::default_provider().into(),
-        )
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
+        let mut config = rustls::ClientConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
         config.alpn_protocols = alpn;
         let (client, server) = tcp_pair().await;
         let client = async {
