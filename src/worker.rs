@@ -276,10 +276,11 @@ impl Workers {
             workers.handles.push(handle.clone());
             let (begin, serve) = (begin.clone(), serve.clone());
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
-                Ok(runtime) => runtime.block_on(attend(handle, errands, begin, serve)),
-                Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
-            })?;
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
+                    Ok(runtime) => runtime.block_on(attend(handle, errands, begin, serve)),
+                    Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
+                })?;
             workers.threads.push(thread);
         }
         Ok(workers)
@@ -342,7 +343,9 @@ async fn attend<S, F>(
             Some(errand) = errands.recv() => match errand {
                 // Cancels are still delivered: they are what lets a long statement end in time.
                 Errand::Run(errand) => errand(&worker),
-                Errand::Serve(..) => drop(worker.handle.load.fetch_sub(1, Ordering::Relaxed)),
+                Errand::Serve(..) => {
+                    worker.handle.load.fetch_sub(1, Ordering::Relaxed);
+                }
                 Errand::Drain(_) => {}
             },
             () = worker.empty.notified() => {}

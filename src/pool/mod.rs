@@ -13,6 +13,8 @@ mod lease;
 mod ledger;
 pub mod login;
 mod queue;
+#[cfg(test)]
+mod real;
 pub mod state;
 pub mod stats;
 #[cfg(test)]

@@ -19,8 +19,12 @@ const STANDBY: &str = "in_hot_standby";
 /// How the node treats who connects.
 #[derive(Clone)]
 enum Script {
-    Welcome { parameters: Vec<(&'static str, &'static str)> },
-    Refuse { sqlstate: &'static str },
+    Welcome {
+        parameters: Vec<(&'static str, &'static str)>,
+    },
+    Refuse {
+        sqlstate: &'static str,
+    },
     /// Takes the connection and says nothing.
     Freeze,
 }
@@ -175,7 +179,9 @@ fn config(size: usize) -> PoolConfig {
 fn pools_of(node: &Node, config: PoolConfig) -> (Arc<Pools>, Arc<AtomicUsize>) {
     let failures = Arc::new(AtomicUsize::new(0));
     let reported = Arc::clone(&failures);
-    let report = move |_| drop(reported.fetch_add(1, Ordering::SeqCst));
+    let report = move |_| {
+        reported.fetch_add(1, Ordering::SeqCst);
+    };
     (Pools::new(vec![node.endpoint()], 2, (config, Vec::new()), report), failures)
 }
 
@@ -414,7 +420,9 @@ fn an_unreachable_node_is_left_alone_for_a_while() {
         let endpoint = Endpoint { port, ..node.endpoint() };
         let failures = Arc::new(AtomicUsize::new(0));
         let reported = Arc::clone(&failures);
-        let report = move |_| drop(reported.fetch_add(1, Ordering::SeqCst));
+        let report = move |_| {
+            reported.fetch_add(1, Ordering::SeqCst);
+        };
         let pools = Pools::new(vec![endpoint], 1, (config(5), Vec::new()), report);
         let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
         assert!(matches!(checkout(&pool, &worker).await, Err(CheckoutError::Connect { .. })));
@@ -642,7 +650,11 @@ fn sessions_of_two_threads_share_a_small_pool_without_losing_anything() {
                 assert!(pool.stats().in_use <= 3);
                 echo(&mut lease).await;
                 // Now and then one is lost, and now and then someone stops waiting.
-                if round % 50 == 49 { drop(lease) } else { lease.release() }
+                if round % 50 == 49 {
+                    drop(lease)
+                } else {
+                    lease.release()
+                }
                 if round % 7 == 0 {
                     drop(pool.checkout(&worker, Role::Unknown, None, later()));
                 }
