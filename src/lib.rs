@@ -10,5 +10,4 @@ pub mod routing;
 pub mod session;
 pub mod sql;
 pub mod stream;
-pub mod timers;
 pub mod worker;

@@ -3,6 +3,8 @@
 //!
 //! Nothing of a worker is shared: other threads only send errands to its inbox. It must never block.
 
+pub mod timers;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -19,7 +21,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
 use crate::stream::{Socket, Stream};
-use crate::timers::Timers;
+
+use timers::Timers;
 
 /// Larger than what one `recv` brings on most paths, small enough to stay in the second-level cache.
 pub const SCRATCH: usize = 64 * 1024;

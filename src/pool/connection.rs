@@ -205,8 +205,8 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
     let mut stream = dial(endpoint).await.map_err(|error| cannot_connect(endpoint, error))?;
     let greeting = login::log_in(&mut stream, &opening.startup, &opening.credentials).await;
     let greeting = greeting.map_err(|error| match error {
-        LoginError::Refused { error, sqlstate } => {
-            CheckoutError::Refused { node: endpoint.name.clone(), sqlstate: sqlstate.to_string(), error: error.into() }
+        LoginError::Refused { body, sqlstate, .. } => {
+            CheckoutError::Refused { node: endpoint.name.clone(), sqlstate, error: body.into() }
         }
         other => cannot_connect(endpoint, ConnectError::Login(other)),
     })?;

@@ -22,7 +22,7 @@ pub struct Greeting {
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
     #[error("the node refused the login ({sqlstate})")]
-    Refused { error: Vec<u8>, sqlstate: String },
+    Refused { body: Vec<u8>, sqlstate: String, severity: String, message: String },
     #[error(transparent)]
     Io(#[from] io::Error),
     #[error("unexpected message")]
@@ -65,7 +65,8 @@ pub async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
             b'E' => {
                 let code = body.split(|byte| *byte == 0).find(|field| field.first() == Some(&b'C'));
                 let sqlstate = code.map_or(String::new(), |code| String::from_utf8_lossy(&code[1..]).into_owned());
-                return Err(LoginError::Refused { error: body, sqlstate });
+                let (severity, message) = (String::new(), String::new());
+                return Err(LoginError::Refused { body, sqlstate, severity, message });
             }
             b'N' => {}
             b'Z' => return Ok(greeting),

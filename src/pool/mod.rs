@@ -13,12 +13,10 @@ mod lease;
 mod ledger;
 pub mod login;
 mod queue;
-#[cfg(test)]
-mod real;
 pub mod state;
 pub mod stats;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::rc::Rc;

@@ -1,14 +1,57 @@
-//! The pool against PostgreSQL itself: login, proof of the role, cancel, a terminated server process, a refusal.
+//! Cancels against a scripted node, and cancels and pools against PostgreSQL itself: proof of the role, a terminated server
+//! process, a refusal.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
-use crate::cluster::NodeStats;
-use crate::session::cancel::{CancelOutcome, Cancels, SecretLength};
+use crate::cluster::{NodeId, NodeStats, Role};
+use crate::pool::tests::{Node, anyone, checkout, config, local, now, pool_of, until, wait};
+use crate::pool::{Checkout, CheckoutError, Endpoint, Lease, Pool, Pools};
 use crate::worker::tests::worker;
+
+#[test]
+fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
+    local(async {
+        let (node, worker) = (Node::primary(), worker(0));
+        let pool = pool_of(&node, config(1));
+        let cancels = Cancels::new();
+        let session = cancels.register(&worker, cancels.next_pid(), SecretLength::ThirtyTwo).unwrap();
+        assert_eq!(session.secret().len(), 32);
+        let (pid, secret) = (session.pid(), session.secret().to_vec());
+        assert_eq!(cancels.cancel(pid, &secret).await, CancelOutcome::NothingToCancel);
+
+        let lease = checkout(&pool, &worker).await.unwrap();
+        session.set_current(Some(&lease.cancel));
+        assert_eq!(cancels.cancel(pid, &secret[..31]).await, CancelOutcome::UnknownKey);
+        assert_eq!(cancels.cancel(pid + 1, &secret).await, CancelOutcome::UnknownKey);
+        node.see(|seen| seen.hold_cancels = true);
+        let outcome = Rc::new(RefCell::new(None));
+        let (asked, answer) = (Arc::clone(&cancels), Rc::clone(&outcome));
+        let key = secret.clone();
+        tokio::task::spawn_local(async move {
+            let outcome = asked.cancel(pid, &key).await;
+            answer.replace(Some(outcome));
+        });
+        until("the node hears of it", || node.see(|seen| seen.cancels.clone()) == [(1, b"key!".to_vec())]).await;
+        session.set_current(None);
+        lease.release();
+        let mut waiter = wait(&pool, &worker);
+        assert!(now(&mut waiter).is_none());
+        assert!(outcome.borrow().is_none());
+
+        node.see(|seen| seen.hold_cancels = false);
+        let lease = waiter.await.unwrap();
+        assert_eq!((lease.pid(), node.logins()), (1, 1));
+        until("the asker is answered", || outcome.borrow().is_some()).await;
+        assert_eq!(*outcome.borrow(), Some(CancelOutcome::Delivered));
+        drop(session);
+        assert_eq!(cancels.cancel(pid, &secret).await, CancelOutcome::UnknownKey);
+    });
+}
 
 /// A throw-away PostgreSQL on a Unix socket, gone when dropped.
 struct Postgres {
@@ -70,20 +113,7 @@ impl Drop for Postgres {
     }
 }
 
-fn config() -> PoolConfig {
-    PoolConfig {
-        mode: crate::config::PoolMode::Transaction,
-        size: 2,
-        min_idle: 0,
-        checkout_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(600),
-        max_lifetime: Duration::from_secs(3600),
-        connect_timeout: Duration::from_secs(10),
-        statements: 500,
-    }
-}
-
-async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Result<Lease, CheckoutError> {
+async fn checkout_primary(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Result<Lease, CheckoutError> {
     match pool.checkout(worker, Role::Primary, None, Instant::now() + Duration::from_secs(20)) {
         Checkout::Ready(lease) => Ok(lease),
         Checkout::Wait(waiter) => waiter.await,
@@ -112,12 +142,12 @@ fn a_real_node_is_logged_in_to_cancelled_and_replaced() {
     let postgres = Postgres::start();
     tokio::runtime::LocalRuntime::new().unwrap().block_on(async {
         let worker = worker(0);
-        let pools = Pools::new(vec![postgres.endpoint()], 1, (config(), Vec::new()), |_| ());
+        let pools = Pools::new(vec![postgres.endpoint()], 1, (config(2), Vec::new()), |_| ());
         pools.set_role(NodeId(0), Role::Primary);
-        let pool = pools.pool(NodeId(0), "postgres", "app", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "postgres", "app", &anyone());
         let patience = Instant::now() + Duration::from_secs(60);
         let mut lease = loop {
-            match checkout(&pool, &worker).await {
+            match checkout_primary(&pool, &worker).await {
                 Ok(lease) => break lease,
                 Err(error) => assert!(Instant::now() < patience, "not started: {error}"),
             }
@@ -145,17 +175,17 @@ fn a_real_node_is_logged_in_to_cancelled_and_replaced() {
         session.set_current(None);
 
         let first = lease.pid();
-        let mut other = checkout(&pool, &worker).await.unwrap();
+        let mut other = checkout_primary(&pool, &worker).await.unwrap();
         lease.release();
         ask(&mut other, &format!("SELECT pg_terminate_backend({first}, 10000)")).await;
         assert!(answer(&mut other).await.contains("\0\0\0\u{1}t"));
-        let mut third = checkout(&pool, &worker).await.unwrap();
+        let mut third = checkout_primary(&pool, &worker).await.unwrap();
         ask(&mut third, "SELECT 'alive'").await;
         assert!(answer(&mut third).await.contains("alive"));
         assert_ne!(third.pid(), first);
 
-        let nowhere = pools.pool(NodeId(0), "nowhere", "app", &Credentials::default());
-        let Err(CheckoutError::Refused { sqlstate, error, .. }) = checkout(&nowhere, &worker).await else {
+        let nowhere = pools.pool(NodeId(0), "nowhere", "app", &anyone());
+        let Err(CheckoutError::Refused { sqlstate, error, .. }) = checkout_primary(&nowhere, &worker).await else {
             panic!("there is no such database")
         };
         assert_eq!(sqlstate, "3D000");
