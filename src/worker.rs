@@ -3,6 +3,8 @@
 //!
 //! Nothing of a worker is shared: other threads only send errands to its inbox. It must never block.
 
+pub mod timers;
+
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -21,7 +23,8 @@ use tokio::sync::{Notify, mpsc};
 use crate::metrics::WorkerCells;
 use crate::sql::cache::VerdictCache;
 use crate::stream::{Socket, Stream};
-use crate::timers::Timers;
+
+use timers::Timers;
 
 /// Larger than what one `recv` brings on most paths, small enough to stay in the second-level cache.
 pub const SCRATCH: usize = 64 * 1024;
@@ -304,10 +307,18 @@ impl Workers {
             workers.handles.push(handle.clone());
             let (fit, begin, serve) = (fit.clone(), begin.clone(), serve.clone());
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
+<<<<<<< HEAD
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
                 Ok(runtime) => runtime.block_on(attend(handle, fit(), errands, begin, serve)),
                 Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
             })?;
+=======
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
+                    Ok(runtime) => runtime.block_on(attend(handle, errands, begin, serve)),
+                    Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
+                })?;
+>>>>>>> part-E
             workers.threads.push(thread);
         }
         Ok(workers)
@@ -371,7 +382,9 @@ async fn attend<S, F>(
             Some(errand) = errands.recv() => match errand {
                 // Cancels are still delivered: they are what lets a long statement end in time.
                 Errand::Run(errand) => errand(&worker),
-                Errand::Serve(..) => drop(worker.handle.load.fetch_sub(1, Ordering::Relaxed)),
+                Errand::Serve(..) => {
+                    worker.handle.load.fetch_sub(1, Ordering::Relaxed);
+                }
                 Errand::Drain(_) => {}
             },
             () = worker.empty.notified() => {}

@@ -231,9 +231,7 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
     };
     match connection.contradicts() {
         None => Ok(Box::new(connection)),
-        Some(found) => {
-            Err(CheckoutError::WrongRole { node: endpoint.name.clone(), expected: opening.role, found })
-        }
+        Some(found) => Err(CheckoutError::WrongRole { node: endpoint.name.clone(), expected: opening.role, found }),
     }
 }
 

@@ -58,7 +58,9 @@ impl CheckoutError {
     pub(super) fn scope(&self) -> Scope {
         match self {
             CheckoutError::Connect { source, .. } if matches!(**source, ConnectError::TimedOut(_)) => Scope::Oldest,
-            CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } | CheckoutError::Shutdown => Scope::Everyone,
+            CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } | CheckoutError::Shutdown => {
+                Scope::Everyone
+            }
             CheckoutError::Refused { .. } | CheckoutError::Timeout { .. } => Scope::Nobody,
         }
     }

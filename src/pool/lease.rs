@@ -12,8 +12,8 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::cluster::Role;
-use crate::timers::Timer;
 use crate::worker::Worker;
+use crate::worker::timers::Timer;
 
 use super::checkout::{Checkout, Pool};
 use super::connection::ServerConnection;

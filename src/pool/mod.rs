@@ -17,7 +17,7 @@ pub mod state;
 pub mod stats;
 pub mod sync;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::HashMap;
 use std::rc::Rc;

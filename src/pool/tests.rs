@@ -1,7 +1,6 @@
 //! The pool against a scripted node: trust login, then it does what the test says. The node runs on threads of its own,
 //! the workers of most tests share one runtime (they differ by their ids, and each lease is registered anew all the same).
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 
 use super::*;
 use crate::cluster::NodeStats;
-use crate::session::cancel::{CancelOutcome, Cancels, SecretLength};
 use crate::worker::tests::worker;
 
 const STANDBY: &str = "in_hot_standby";
@@ -19,26 +17,30 @@ const STANDBY: &str = "in_hot_standby";
 /// How the node treats who connects.
 #[derive(Clone)]
 enum Script {
-    Welcome { parameters: Vec<(&'static str, &'static str)> },
-    Refuse { sqlstate: &'static str },
+    Welcome {
+        parameters: Vec<(&'static str, &'static str)>,
+    },
+    Refuse {
+        sqlstate: &'static str,
+    },
     /// Takes the connection and says nothing.
     Freeze,
 }
 
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Sockets of those who logged in, in order, with their startup parameters.
     sessions: Vec<(TcpStream, HashMap<String, String>)>,
     attempts: usize,
     /// Sessions that ended, and how: with a Terminate message or without.
     terminated: usize,
     broken: usize,
-    cancels: Vec<(u32, Vec<u8>)>,
+    pub(crate) cancels: Vec<(u32, Vec<u8>)>,
     /// Cancel connections are kept open while this is set.
-    hold_cancels: bool,
+    pub(crate) hold_cancels: bool,
 }
 
-struct Node {
+pub(crate) struct Node {
     port: u16,
     script: Mutex<Script>,
     seen: Mutex<Seen>,
@@ -61,7 +63,7 @@ impl Node {
         node
     }
 
-    fn primary() -> Arc<Node> {
+    pub(crate) fn primary() -> Arc<Node> {
         Node::start(Script::Welcome { parameters: vec![(STANDBY, "off"), ("TimeZone", "UTC")] })
     }
 
@@ -76,7 +78,7 @@ impl Node {
         }
     }
 
-    fn see<T>(&self, act: impl FnOnce(&mut Seen) -> T) -> T {
+    pub(crate) fn see<T>(&self, act: impl FnOnce(&mut Seen) -> T) -> T {
         let result = act(&mut self.seen.lock().unwrap());
         self.changed.notify_all();
         result
@@ -140,7 +142,7 @@ impl Node {
         }
     }
 
-    fn logins(&self) -> usize {
+    pub(crate) fn logins(&self) -> usize {
         self.see(|seen| seen.sessions.len())
     }
 
@@ -158,7 +160,12 @@ fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], &(body.len() as u32 + 4).to_be_bytes()[..], body].concat()
 }
 
-fn config(size: usize) -> PoolConfig {
+/// A trusting node asks for nothing.
+pub(crate) fn anyone() -> Credentials {
+    Credentials { user: "alice".into(), proof: crate::auth::Proof::Nothing }
+}
+
+pub(crate) fn config(size: usize) -> PoolConfig {
     PoolConfig {
         mode: crate::config::PoolMode::Transaction,
         size,
@@ -175,15 +182,17 @@ fn config(size: usize) -> PoolConfig {
 fn pools_of(node: &Node, config: PoolConfig) -> (Arc<Pools>, Arc<AtomicUsize>) {
     let failures = Arc::new(AtomicUsize::new(0));
     let reported = Arc::clone(&failures);
-    let report = move |_| drop(reported.fetch_add(1, Ordering::SeqCst));
+    let report = move |_| {
+        reported.fetch_add(1, Ordering::SeqCst);
+    };
     (Pools::new(vec![node.endpoint()], 2, (config, Vec::new()), report), failures)
 }
 
-fn pool_of(node: &Node, config: PoolConfig) -> Arc<Pool> {
-    pools_of(node, config).0.pool(NodeId(0), "app", "alice", &Credentials::default())
+pub(crate) fn pool_of(node: &Node, config: PoolConfig) -> Arc<Pool> {
+    pools_of(node, config).0.pool(NodeId(0), "app", "alice", &anyone())
 }
 
-fn local<T>(work: impl Future<Output = T>) -> T {
+pub(crate) fn local<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::LocalRuntime::new().unwrap().block_on(work)
 }
 
@@ -191,14 +200,14 @@ fn later() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
-async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Result<Lease, CheckoutError> {
+pub(crate) async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Result<Lease, CheckoutError> {
     match pool.checkout(worker, Role::Unknown, None, later()) {
         Checkout::Ready(lease) => Ok(lease),
         Checkout::Wait(waiter) => waiter.await,
     }
 }
 
-fn wait(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Waiter {
+pub(crate) fn wait(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Waiter {
     match pool.checkout(worker, Role::Unknown, None, later()) {
         Checkout::Ready(_) => panic!("nobody should have to be waited for"),
         Checkout::Wait(waiter) => waiter,
@@ -206,7 +215,7 @@ fn wait(pool: &Arc<Pool>, worker: &Rc<Worker>) -> Waiter {
 }
 
 /// Whether the waiter has something already.
-fn now(waiter: &mut Waiter) -> Option<Result<Lease, CheckoutError>> {
+pub(crate) fn now(waiter: &mut Waiter) -> Option<Result<Lease, CheckoutError>> {
     match waiter.poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(result) => Some(result),
         Poll::Pending => None,
@@ -214,7 +223,7 @@ fn now(waiter: &mut Waiter) -> Option<Result<Lease, CheckoutError>> {
 }
 
 /// Lets the reactor and the other tasks run until it is so.
-async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let started = Instant::now();
     while !condition() {
         assert!(started.elapsed() < Duration::from_secs(10), "in vain: {what}");
@@ -250,7 +259,7 @@ fn a_released_connection_is_used_again() {
 }
 
 #[test]
-fn waiters_are_served_in_order_and_never_more_than_size_are_open() {
+pub(crate) fn waiters_are_served_in_order_and_never_more_than_size_are_open() {
     local(async {
         let (node, worker) = (Node::primary(), worker(0));
         let pool = pool_of(&node, config(1));
@@ -319,7 +328,7 @@ fn a_connection_that_ended_while_idle_is_replaced_unseen() {
     local(async {
         let (node, worker) = (Node::primary(), worker(0));
         let (pools, failures) = pools_of(&node, config(1));
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         checkout(&pool, &worker).await.unwrap().release();
         node.cut(0);
         until("the end is noticed", || {
@@ -346,7 +355,7 @@ fn what_an_idle_connection_is_told_is_recorded_and_its_end_is_housekeepings() {
     local(async {
         let (node, worker) = (Node::primary(), worker(0));
         let (pools, _) = pools_of(&node, config(1));
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         checkout(&pool, &worker).await.unwrap().release();
         let mut words = message(b'S', b"TimeZone\0Asia/Tokyo\0");
         words.extend(message(b'N', b"SNOTICE\0\0"));
@@ -375,7 +384,7 @@ fn idle_and_old_connections_are_closed_with_a_word_and_min_idle_is_kept() {
     local(async {
         let (node, worker) = (Node::primary(), worker(0));
         let (pools, _) = pools_of(&node, PoolConfig { min_idle: 1, ..config(3) });
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         let leases = [checkout(&pool, &worker).await.unwrap(), checkout(&pool, &worker).await.unwrap()];
         leases.into_iter().for_each(Lease::release);
         let started = Instant::now();
@@ -414,9 +423,11 @@ fn an_unreachable_node_is_left_alone_for_a_while() {
         let endpoint = Endpoint { port, ..node.endpoint() };
         let failures = Arc::new(AtomicUsize::new(0));
         let reported = Arc::clone(&failures);
-        let report = move |_| drop(reported.fetch_add(1, Ordering::SeqCst));
+        let report = move |_| {
+            reported.fetch_add(1, Ordering::SeqCst);
+        };
         let pools = Pools::new(vec![endpoint], 1, (config(5), Vec::new()), report);
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         assert!(matches!(checkout(&pool, &worker).await, Err(CheckoutError::Connect { .. })));
         let mut second = wait(&pool, &worker);
         assert!(matches!(now(&mut second), Some(Err(CheckoutError::Connect { .. }))));
@@ -445,11 +456,11 @@ fn a_nodes_refusal_is_kept_word_for_word_and_new_credentials_try_anew() {
     local(async {
         let (node, worker) = (Node::start(Script::Refuse { sqlstate: "28P01" }), worker(0));
         let (pools, _) = pools_of(&node, config(1));
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         let Err(CheckoutError::Refused { error, sqlstate, .. }) = checkout(&pool, &worker).await else { panic!("no") };
         assert_eq!((&*error, &*sqlstate), (&b"SFATAL\0C28P01\0Mno\0\0"[..], "28P01"));
         *node.script.lock().unwrap() = Script::Welcome { parameters: Vec::new() };
-        pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        pools.pool(NodeId(0), "app", "alice", &anyone());
         checkout(&pool, &worker).await.unwrap();
     });
 }
@@ -507,7 +518,7 @@ fn a_node_that_is_not_what_it_should_be_gives_no_lease() {
         let (node, worker) = (Node::start(Script::Welcome { parameters: vec![(STANDBY, "on")] }), worker(0));
         let (pools, failures) = pools_of(&node, config(1));
         pools.set_role(NodeId(0), Role::Primary);
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         let Err(CheckoutError::WrongRole { expected, found, .. }) = checkout(&pool, &worker).await else {
             panic!("a replica")
         };
@@ -532,7 +543,7 @@ fn a_change_of_role_gives_up_all_connections() {
         let (node, worker) = (Node::start(Script::Welcome { parameters: Vec::new() }), worker(0));
         let (pools, _) = pools_of(&node, config(2));
         pools.set_role(NodeId(0), Role::Replica);
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         let used = checkout(&pool, &worker).await.unwrap();
         checkout(&pool, &worker).await.unwrap().release();
         pools.set_role(NodeId(0), Role::Primary);
@@ -550,7 +561,7 @@ fn a_promoted_node_gives_up_its_replica_connections_by_its_own_word() {
         let (node, worker) = (Node::start(Script::Welcome { parameters: vec![(STANDBY, "on")] }), worker(0));
         let (pools, _) = pools_of(&node, config(1));
         pools.set_role(NodeId(0), Role::Replica);
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         let mut lease = checkout(&pool, &worker).await.unwrap();
         lease.set_parameter(STANDBY, "off");
         lease.release();
@@ -563,7 +574,7 @@ fn after_the_end_nobody_gets_or_waits_for_anything() {
     local(async {
         let (node, worker) = (Node::primary(), worker(0));
         let (pools, _) = pools_of(&node, config(1));
-        let pool = pools.pool(NodeId(0), "app", "alice", &Credentials::default());
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         let lease = checkout(&pool, &worker).await.unwrap();
         let mut waiter = wait(&pool, &worker);
         pools.close();
@@ -571,46 +582,6 @@ fn after_the_end_nobody_gets_or_waits_for_anything() {
         lease.release();
         assert_eq!((pool.stats().idle, pool.stats().in_use), (0, 0));
         assert!(matches!(checkout(&pool, &worker).await, Err(CheckoutError::Shutdown)));
-    });
-}
-
-#[test]
-fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
-    local(async {
-        let (node, worker) = (Node::primary(), worker(0));
-        let pool = pool_of(&node, config(1));
-        let cancels = Cancels::new();
-        let session = cancels.register(&worker, cancels.next_pid(), SecretLength::ThirtyTwo).unwrap();
-        assert_eq!(session.secret().len(), 32);
-        let (pid, secret) = (session.pid(), session.secret().to_vec());
-        assert_eq!(cancels.cancel(pid, &secret).await, CancelOutcome::NothingToCancel);
-
-        let lease = checkout(&pool, &worker).await.unwrap();
-        session.set_current(Some(&lease.cancel));
-        assert_eq!(cancels.cancel(pid, &secret[..31]).await, CancelOutcome::UnknownKey);
-        assert_eq!(cancels.cancel(pid + 1, &secret).await, CancelOutcome::UnknownKey);
-        node.see(|seen| seen.hold_cancels = true);
-        let outcome = Rc::new(RefCell::new(None));
-        let (asked, answer) = (Arc::clone(&cancels), Rc::clone(&outcome));
-        let key = secret.clone();
-        tokio::task::spawn_local(async move {
-            let outcome = asked.cancel(pid, &key).await;
-            answer.replace(Some(outcome));
-        });
-        until("the node hears of it", || node.see(|seen| seen.cancels.clone()) == [(1, b"key!".to_vec())]).await;
-        session.set_current(None);
-        lease.release();
-        let mut waiter = wait(&pool, &worker);
-        assert!(now(&mut waiter).is_none());
-        assert!(outcome.borrow().is_none());
-
-        node.see(|seen| seen.hold_cancels = false);
-        let lease = waiter.await.unwrap();
-        assert_eq!((lease.pid(), node.logins()), (1, 1));
-        until("the asker is answered", || outcome.borrow().is_some()).await;
-        assert_eq!(*outcome.borrow(), Some(CancelOutcome::Delivered));
-        drop(session);
-        assert_eq!(cancels.cancel(pid, &secret).await, CancelOutcome::UnknownKey);
     });
 }
 
@@ -642,7 +613,11 @@ fn sessions_of_two_threads_share_a_small_pool_without_losing_anything() {
                 assert!(pool.stats().in_use <= 3);
                 echo(&mut lease).await;
                 // Now and then one is lost, and now and then someone stops waiting.
-                if round % 50 == 49 { drop(lease) } else { lease.release() }
+                if round % 50 == 49 {
+                    drop(lease)
+                } else {
+                    lease.release()
+                }
                 if round % 7 == 0 {
                     drop(pool.checkout(&worker, Role::Unknown, None, later()));
                 }
