@@ -213,8 +213,13 @@ pub fn keeps_its_purity(source: &Source) -> Vec<Finding> {
     if !is_pure(source) {
         return Vec::new();
     }
+    // Addresses are values; sockets are not.
     let banned = [
-        "std::net",
+        "TcpStream",
+        "TcpListener",
+        "UdpSocket",
+        "UnixStream",
+        "ToSocketAddrs",
         "std::fs",
         "std::env",
         "std::process",
