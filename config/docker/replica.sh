@@ -24,8 +24,12 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
     sleep 1
   done
   as_postgres touch "$PGDATA/.copy/standby.signal"
+  # The password stands in a file of its own, so that no quote in it can break the configuration.
+  (umask 077 && as_postgres touch "$PGDATA/.copy/replication.pass")
+  printf '*:*:*:*:%s\n' "$(printf '%s' "$REPLICATION_PASSWORD" | sed 's/[\\:]/\\&/g')" \
+    | as_postgres tee "$PGDATA/.copy/replication.pass" > /dev/null
   as_postgres tee -a "$PGDATA/.copy/postgresql.auto.conf" > /dev/null <<CONF
-primary_conninfo = 'host=$PRIMARY_HOST port=$port user=replicator password=$REPLICATION_PASSWORD application_name=$SLOT'
+primary_conninfo = 'host=$PRIMARY_HOST port=$port user=replicator passfile=$PGDATA/replication.pass application_name=$SLOT'
 primary_slot_name = '$SLOT'
 CONF
   # PG_VERSION goes last: it is what says that the copy is whole.

@@ -22,7 +22,7 @@ pub enum LogError {
 
 /// Sends the log lines of the whole process to standard error.
 pub fn init(config: &LogConfig) -> Result<(), LogError> {
-    Ok(subscriber(config, std::io::stderr)?.try_init()?)
+    Ok(subscriber(config, io::stderr)?.try_init()?)
 }
 
 fn subscriber<W>(config: &LogConfig, writer: W) -> Result<Box<dyn tracing::Subscriber + Send + Sync>, LogError>
@@ -86,12 +86,12 @@ mod tests {
     struct Written(Arc<Mutex<Vec<u8>>>);
 
     impl Write for Written {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
-        fn flush(&mut self) -> std::io::Result<()> {
+        fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
     }
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn a_wrong_level_is_named() {
         let config = LogConfig { format: LogFormat::Text, level: "loud=very".to_owned() };
-        let error = subscriber(&config, std::io::stderr).err().unwrap().to_string();
+        let error = subscriber(&config, io::stderr).err().unwrap().to_string();
         assert!(error.contains("log.level \"loud=very\""), "{error}");
     }
 }

@@ -96,6 +96,7 @@ pub const REASONS: Labels = Labels::new(&[
     "consistency_primary",
     "floor_unknown",
     "floor_lost",
+    "floor_incomparable",
     "replica_behind",
     "last_read_uncovered",
     "max_lag",

@@ -92,9 +92,9 @@ impl Source {
     }
 }
 
-/// Files that hold only tests: everything below tests/, and a module `tests` of its own.
+/// Files that hold only tests: everything below tests/, and a module `tests` (or `…_tests`) of its own.
 fn is_test_file(path: &str) -> bool {
-    path.starts_with("tests/") || path.ends_with("/tests.rs") || path.contains("/tests/")
+    path.starts_with("tests/") || path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/")
 }
 
 fn line_of(text: &str, at: usize) -> usize {
