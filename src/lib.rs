@@ -4,7 +4,6 @@
 pub mod proxy;
 
 pub mod listener;
-pub mod timers;
 pub mod worker;
 
 pub mod session;

@@ -307,18 +307,10 @@ impl Workers {
             workers.handles.push(handle.clone());
             let (fit, begin, serve) = (fit.clone(), begin.clone(), serve.clone());
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-<<<<<<< HEAD
             let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
                 Ok(runtime) => runtime.block_on(attend(handle, fit(), errands, begin, serve)),
                 Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
             })?;
-=======
-            let thread =
-                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
-                    Ok(runtime) => runtime.block_on(attend(handle, errands, begin, serve)),
-                    Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
-                })?;
->>>>>>> part-E
             workers.threads.push(thread);
         }
         Ok(workers)

@@ -13,15 +13,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::config::{AuthConfig, AuthMethod, Secret};
-<<<<<<< HEAD
-use credentials::{PassThrough, Password, Proof};
-pub use credentials::Credentials;
-pub use query::{AuthQuery, FindPrimary, Primary};
-=======
 pub use credentials::{Credentials, Proof};
 use credentials::{PassThrough, Password};
-pub use query::{AuthQuery, Primary};
->>>>>>> part-C
+pub use query::{AuthQuery, FindPrimary, Primary};
 use scram::{Keys, Verifier};
 
 /// What is stored of a user's password.

@@ -22,8 +22,8 @@ use crate::protocol::frame::FrameError;
 use crate::protocol::sqlstate::ClientError;
 use crate::routing::Target;
 use crate::stream::Stream;
-use crate::timers::Timer;
 use crate::worker::Worker;
+use crate::worker::timers::Timer;
 
 /// A unit waits for a replica or a primary.
 pub(super) struct Waiting {
