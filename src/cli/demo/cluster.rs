@@ -1,11 +1,12 @@
 //! The demo's own primary and two streaming replicas, made with initdb and pg_basebackup in a scratch directory on free
 //! ports of the loopback. Only `pgweir demo` uses it; the tests copy a template instead. It must leave nothing behind.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, process};
 
@@ -63,17 +64,15 @@ impl DemoCluster {
         let cluster = DemoCluster { ports, password: random_password()?, scratch };
         let workshop = Workshop { bin: &bin, user: &user, cluster: &cluster };
 
-        workshop.make_primary()?;
-        let primary = cluster.connect(0, "postgres").await?;
+        let mut server = workshop.make_primary()?;
+        let primary = cluster.wait_for(0, &mut server, "postgres").await?;
         for statement in &TABLES[..2] {
             primary.batch_execute(statement).await?;
         }
         cluster.connect(0, "demo").await?.batch_execute(&TABLES[2..].join(";\n")).await?;
-        for number in [1, 2] {
-            workshop.make_replica(number)?;
-        }
-        for number in [1, 2] {
-            cluster.connect(number, "demo").await?;
+        let mut replicas = [workshop.make_replica(1)?, workshop.make_replica(2)?];
+        for (number, server) in (1..).zip(&mut replicas) {
+            cluster.wait_for(number, server, "demo").await?;
         }
         Ok(cluster)
     }
@@ -82,23 +81,28 @@ impl DemoCluster {
         self.scratch.path()
     }
 
-    /// A superuser's session on one of the servers; waits until it takes sessions.
-    async fn connect(&self, number: usize, database: &str) -> anyhow::Result<Client> {
+    /// A superuser's session on one of the servers.
+    async fn connect(&self, number: usize, database: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.ports[number]).user("postgres").password(&self.password).dbname(database);
+        let (client, connection) = config.connect(NoTls).await?;
+        // The connection's error reaches the client's calls too.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Likewise, once a server that was just started takes sessions.
+    async fn wait_for(&self, number: usize, server: &mut Child, database: &str) -> anyhow::Result<Client> {
         let started = Instant::now();
         loop {
-            match config.connect(NoTls).await {
-                Ok((client, connection)) => {
-                    // The connection's error reaches the client's calls too.
-                    tokio::spawn(connection);
-                    return Ok(client);
-                }
-                Err(error) if started.elapsed() > PATIENCE => {
-                    bail!("{} does not start: {error}\n{}", name(number), self.last_words(number));
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            let error = match self.connect(number, database).await {
+                Ok(client) => return Ok(client),
+                Err(error) => error,
+            };
+            if server.try_wait()?.is_some() || started.elapsed() > PATIENCE {
+                bail!("{} does not start: {error}\n{}", name(number), self.last_words(number));
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -138,12 +142,13 @@ impl Workshop<'_> {
     /// An empty directory that the servers' user owns.
     fn make_directory(&self, number: usize) -> anyhow::Result<PathBuf> {
         let dir = self.directory(number);
-        fs::create_dir(&dir)?;
+        // PostgreSQL refuses a data directory that others may look into.
+        DirBuilder::new().mode(0o700).create(&dir)?;
         self.user.give(&dir)?;
         Ok(dir)
     }
 
-    fn make_primary(&self) -> anyhow::Result<()> {
+    fn make_primary(&self) -> anyhow::Result<Child> {
         let dir = self.make_directory(0)?;
         let secret = self.cluster.path().join("password");
         fs::write(&secret, &self.cluster.password)?;
@@ -160,7 +165,7 @@ impl Workshop<'_> {
 
     /// A physical copy of the running primary. The connection to it is written by hand: what `-R` writes depends on the
     /// version of the tool, and an older server may not understand it.
-    fn make_replica(&self, number: usize) -> anyhow::Result<()> {
+    fn make_replica(&self, number: usize) -> anyhow::Result<Child> {
         let dir = self.make_directory(number)?;
         let port = self.cluster.ports[0];
         let mut backup = self.user.command(&self.bin.join("pg_basebackup"));
@@ -180,15 +185,14 @@ impl Workshop<'_> {
     }
 
     /// Starts a server; the scratch's reaper ends it.
-    fn start(&self, number: usize) -> anyhow::Result<()> {
+    fn start(&self, number: usize) -> anyhow::Result<Child> {
         let dir = self.directory(number);
         let log = File::create(self.cluster.path().join(format!("{}.log", name(number))))?;
         let mut command: Command = self.user.command(&self.bin.join("postgres"));
         command.arg("-D").arg(&dir).args(["-p", &self.cluster.ports[number].to_string()]).current_dir(&dir);
         // Ctrl-C is for us; the servers stop when we are done with them.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.spawn().with_context(|| format!("cannot start {}", name(number)))?;
-        Ok(())
+        command.spawn().with_context(|| format!("cannot start {}", name(number)))
     }
 }
 
