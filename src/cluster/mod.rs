@@ -1,12 +1,25 @@
 //! What we know about the nodes, published as an immutable snapshot. The monitor writes it; the data's way, the admin
 //! side and the tests read it. Nothing here decides where a statement runs.
 
+pub mod dial;
+pub mod handle;
+pub mod health;
+pub mod lag;
+mod likeness;
 pub mod lsn;
+pub mod monitor;
+pub mod probe;
+mod roster;
+pub mod sampler;
+
+#[cfg(test)]
+pub(crate) mod samples;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
+pub use handle::Cluster;
 pub use lsn::{Lsn, Position, Timeline};
 
 /// A node's index in the configuration's list of nodes; stable until a reload.
@@ -47,12 +60,38 @@ pub struct NodeView {
     pub replay: Lsn,
     /// The number of the probe that `replay` comes from; see [`NodeStats::probes_started`]. 0 before the first.
     pub observation: u64,
+    /// `probes_started` just before the present control connection was opened. That connection still lives, so the server
+    /// has not crashed since: what a read showed when the number was above this, the node still has.
+    pub connected: u64,
     /// An upper bound of how old the replica's data was at the snapshot, by our own clock only.
     pub lag: Option<Duration>,
     pub lag_bytes: Option<u64>,
+    /// The same bound at the moment when the replica answered: what compares replicas with each other, since `lag` also
+    /// grows between their probes. `None` too while its answer is overdue.
+    pub lag_observed: Option<Duration>,
     /// Set in the node's configuration; a heavier node takes more reads.
     pub weight: u32,
     pub stats: Arc<NodeStats>,
+    /// What changes rarely.
+    pub facts: Arc<NodeFacts>,
+}
+
+/// What a node said of itself beyond its position, for people and for whoever opens connections to it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeFacts {
+    /// `server_version`, as "15.20".
+    pub version: String,
+    /// `server_version_num`, as 150020; 0 before the first probe.
+    pub version_num: u32,
+    /// Differences from the primary that do not keep the node from reads, in words.
+    pub notes: Vec<String>,
+    /// Settings in which the node differs from the primary, with the primary's value: a connection to it that sets them
+    /// (as startup parameters) gives the primary's answers. Never one that some role or database has set for itself.
+    pub align: Vec<(String, String)>,
+    /// The last failed probe, even if later ones succeeded.
+    pub last_error: Option<String>,
+    /// How long the last successful probe took.
+    pub probe_time: Option<Duration>,
 }
 
 /// The cells of a node that change faster than snapshots do.
@@ -82,4 +121,33 @@ pub struct ClusterView {
     /// Grows with every change of the primary or its timeline.
     pub epoch: u64,
     pub taken: Instant,
+}
+
+impl ClusterView {
+    /// Before anything was probed.
+    pub fn unknown(taken: Instant) -> ClusterView {
+        let timeline = Timeline::default();
+        ClusterView { nodes: Vec::new(), primary: None, system: 0, timeline, switch: None, epoch: 0, taken }
+    }
+
+    pub fn node(&self, id: NodeId) -> Option<&NodeView> {
+        self.nodes.get(usize::from(id.0)).filter(|node| node.id == id)
+    }
+}
+
+/// The newest sample of the primary's insert position, from the sampler.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sample {
+    /// Samples are numbered before they are sent, so that "asked after that moment" is a comparison of numbers.
+    pub number: u64,
+    pub position: Position,
+}
+
+/// What every session of this proxy has been promised together (level `global`).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GlobalFloor {
+    /// Replicas must have replayed this …
+    pub position: Option<Position>,
+    /// … and, if a write was acknowledged since, whatever a sample with a number above this says.
+    pub unresolved: Option<u64>,
 }

@@ -1,9 +1,21 @@
 //! Pure: where may it run? `decide` is the only place that says primary or replica, always with its reason.
 
+mod balance;
+mod decide;
+mod freshness;
+mod reason;
+#[cfg(test)]
+mod tables;
+
 use std::time::Duration;
 
+pub use crate::cluster::{GlobalFloor, Sample};
 use crate::cluster::{NodeId, Position};
 use crate::sql::{Consistency, Verdict};
+
+pub use decide::decide;
+pub use freshness::settle;
+pub use reason::Reason;
 
 /// What this session's next read may not miss.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,13 +35,9 @@ pub struct LastRead {
     pub node: NodeId,
     /// The node's `probes_started` when the reply was complete: an observation above it covers what was read.
     pub probes_started: u64,
-}
-
-/// The newest sample of the primary's insert position, from `cluster::sampler`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sample {
-    pub number: u64,
-    pub position: Position,
+    /// `Cluster::ticket()` at the same moment: a replica can have shown nothing beyond the primary's position then, so
+    /// a sample with a greater number covers what was read, too.
+    pub ticket: u64,
 }
 
 /// What of a session matters for the choice.
@@ -76,6 +84,13 @@ pub struct Request<'a> {
     /// The catalog snapshot that the verdict was made with; `None` if it is out of date (DDL under way).
     pub catalog: Option<Position>,
     pub sample: Option<Sample>,
+    /// `Cluster::ticket()` when the read arrived: `strict` needs a sample that was asked for afterwards. Taken once for
+    /// each unit, not again when it is decided anew.
+    pub arrived: u64,
+    /// `Cluster::global_floor()`; read when the read arrived or later.
+    pub global: GlobalFloor,
+    /// How long this unit has been waiting since its first decision; bounds every `Target::Wait`.
+    pub waited: Duration,
     /// Two numbers from a random source, for the choice among equals.
     pub dice: (u32, u32),
     /// The read came back from this replica without an answer: not this one again.
@@ -97,22 +112,4 @@ pub enum Target {
     Wait(Duration),
     /// `on_no_replica = "error"`.
     Refuse,
-}
-
-/// Why the target is what it is: the statement's own reason, or one of the session's or cluster's.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reason {
-    /// A read on a replica that satisfies everything.
-    Replica,
-    Statement(crate::sql::Reason),
-    ExplicitTransaction,
-    ReadOnlyTransaction,
-    Pinned,
-    Hint,
-    RouteSetting,
-    ConsistencyPrimary,
-    FloorUnknown,
-    ReplicaBehind,
-    NoReplica,
-    CatalogChanging,
 }

@@ -1,6 +1,23 @@
 //! Pure: what would this statement do? `classify` reads a statement with a `Catalog` in hand and answers with a
 //! `Verdict`; `cache` keeps verdicts by fingerprint. Nothing here knows nodes, sessions or sockets.
 
+pub mod cache;
+pub mod classify;
+mod control;
+mod expression;
+pub mod findings;
+pub mod fingerprint;
+pub mod hint;
+mod json;
+mod keyword;
+mod names;
+pub mod parse;
+pub mod setting;
+mod statement;
+mod utility;
+mod walker;
+mod write;
+
 use std::fmt;
 use std::time::Duration;
 

@@ -1,0 +1,284 @@
+//! The handle to what is known of the nodes: one `Cluster` for each process, in an `Arc`. The data's way reads the view
+//! and the newest sample from it and asks for more; the side loops (`monitor`, `sampler`) publish through it.
+//! Whatever the data's way calls is atomics, or a mutex that is held for a few instructions; it never waits for a loop.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use tokio::sync::Notify;
+
+use super::dial::Dial;
+use super::roster::{Event, Roster};
+use super::{ClusterView, GlobalFloor, NodeId, NodeStats, Position, Sample};
+use crate::config::{ClusterConfig, NodeConfig};
+
+/// After the last `want_replay` the replicas are probed quickly for so long.
+const REPLAY_DEMAND: Duration = Duration::from_millis(50);
+
+/// Counters of the side loops, for metrics and the console.
+#[derive(Debug, Default)]
+pub struct ClusterStats {
+    /// Samples of the primary's position that were answered: the queries that the floors cost the primary.
+    pub samples_published: AtomicU64,
+    /// Samples that were sent and brought nothing (connection lost, timeout, primary changed meanwhile).
+    pub samples_failed: AtomicU64,
+    /// The last sample's time from just before sending to publication, in microseconds.
+    pub sample_us: AtomicU64,
+    pub views_published: AtomicU64,
+    pub evictions: AtomicU64,
+    pub readmissions: AtomicU64,
+    /// Changes of the primary or its timeline, the first included.
+    pub primary_changes: AtomicU64,
+    pub probes_failed: AtomicU64,
+}
+
+/// See the file's head.
+pub struct Cluster {
+    pub(super) nodes: Vec<NodeConfig>,
+    pub(super) config: ClusterConfig,
+    pub(super) dial: Arc<dyn Dial>,
+    view: ArcSwap<ClusterView>,
+    sample: ArcSwapOption<Sample>,
+    /// Samples started, counted *before* they are sent.
+    started: AtomicU64,
+    sample_wanted: Notify,
+    /// Milliseconds since `origin` until which replicas are to be probed quickly.
+    replay_until: AtomicU64,
+    pub(super) replay_wanted: Notify,
+    /// One for each node: probe now.
+    pub(super) urgent: Vec<Notify>,
+    /// Sessions that wait for the next publication. They are many at once, and each wants to be woken exactly once.
+    wakers: Mutex<Vec<Waker>>,
+    /// Tickets of acknowledged writes, plus one; see `wrote`.
+    global_ticket: AtomicU64,
+    global: ArcSwap<Settled>,
+    /// Only side loops take this lock.
+    roster: Mutex<Roster>,
+    origin: Instant,
+    stats: ClusterStats,
+}
+
+/// The global floor as far as samples have settled it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Settled {
+    /// All writes whose `ticket + 1` is at most this are covered by `position`.
+    through: u64,
+    position: Option<Position>,
+}
+
+impl Cluster {
+    pub fn new(nodes: Vec<NodeConfig>, config: ClusterConfig, dial: Arc<dyn Dial>) -> Arc<Cluster> {
+        let now = Instant::now();
+        let roster = Roster::new(&nodes, config.clone(), now);
+        Arc::new(Cluster {
+            view: ArcSwap::from_pointee(roster.view(now)),
+            sample: ArcSwapOption::empty(),
+            started: AtomicU64::new(0),
+            sample_wanted: Notify::new(),
+            replay_until: AtomicU64::new(0),
+            replay_wanted: Notify::new(),
+            urgent: nodes.iter().map(|_| Notify::new()).collect(),
+            wakers: Mutex::default(),
+            global_ticket: AtomicU64::new(0),
+            global: ArcSwap::default(),
+            roster: Mutex::new(roster),
+            origin: now,
+            stats: ClusterStats::default(),
+            nodes,
+            config,
+            dial,
+        })
+    }
+
+    /// The newest snapshot.
+    pub fn view(&self) -> Guard<Arc<ClusterView>> {
+        self.view.load()
+    }
+
+    /// The newest answered sample of the primary's position.
+    pub fn sample(&self) -> Option<Sample> {
+        self.sample.load().as_deref().copied()
+    }
+
+    /// How many samples were started so far: one with a greater number was sent after this call.
+    pub fn ticket(&self) -> u64 {
+        self.started.load(Ordering::SeqCst)
+    }
+
+    /// Asks for a sample that is sent after this call. A thousand calls cost one query.
+    pub fn want_sample(&self) {
+        self.sample_wanted.notify_one();
+    }
+
+    /// The same, unless one with a number above `ticket` is on its way already: for those who wait and ask again.
+    pub fn want_sample_beyond(&self, ticket: u64) {
+        if self.ticket() <= ticket {
+            self.want_sample();
+        }
+    }
+
+    /// Somebody waits for a replica to replay: observations every `fast_probe_interval` for a short while.
+    pub fn want_replay(&self) {
+        let now = self.origin.elapsed();
+        let until = millis(now.saturating_add(REPLAY_DEMAND));
+        let before = self.replay_until.swap(until, Ordering::Relaxed);
+        if before <= millis(now) {
+            self.replay_wanted.notify_waiters();
+        }
+    }
+
+    pub(super) fn is_replay_wanted(&self) -> bool {
+        self.replay_until.load(Ordering::Relaxed) > millis(self.origin.elapsed())
+    }
+
+    /// Wakes `waker` once, at the next publication of a view or a sample. Register first, then look once more: what is
+    /// published in between must not be missed.
+    pub fn wake_on_change(&self, waker: &Waker) {
+        lock(&self.wakers).push(waker.clone());
+    }
+
+    /// Returns after the next publication (or a little early; look at the view again).
+    pub async fn changed(&self) {
+        let mut registered = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut registered, true) {
+                return Poll::Ready(());
+            }
+            self.wake_on_change(cx.waker());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// A write was acknowledged, or may have been: nobody who reads with `global` from now on may miss it. Call it before
+    /// the client sees the acknowledgement.
+    pub fn wrote(&self) {
+        let ticket = self.ticket() + 1;
+        if self.global_ticket.load(Ordering::SeqCst) < ticket {
+            self.global_ticket.fetch_max(ticket, Ordering::SeqCst);
+        }
+    }
+
+    /// Everybody's floor is at least this (a privilege change whose position is known).
+    pub fn raise_global(&self, floor: Position) {
+        self.global.rcu(|settled| Settled { position: Some(later(settled.position, floor)), ..**settled });
+    }
+
+    pub fn global_floor(&self) -> GlobalFloor {
+        let ticket = self.global_ticket.load(Ordering::SeqCst);
+        let settled = self.global.load();
+        let unresolved = (ticket > settled.through).then(|| ticket - 1);
+        GlobalFloor { position: settled.position, unresolved }
+    }
+
+    /// The data's way saw a connection to `node` die: probe it at once.
+    pub fn report_failure(&self, node: NodeId) {
+        if let Some(urgent) = self.urgent.get(usize::from(node.0)) {
+            urgent.notify_one();
+        }
+    }
+
+    pub fn stats(&self) -> &ClusterStats {
+        &self.stats
+    }
+
+    /// How this cluster's control connections are opened; the catalog's loader uses it too.
+    pub fn dial(&self) -> &Arc<dyn Dial> {
+        &self.dial
+    }
+
+    pub fn node_config(&self, node: NodeId) -> Option<&NodeConfig> {
+        self.nodes.get(usize::from(node.0))
+    }
+
+    pub(super) fn node_stats(&self, node: NodeId) -> Arc<NodeStats> {
+        lock(&self.roster).stats(node)
+    }
+
+    /// Waits until somebody wants a sample.
+    pub(super) async fn sample_demand(&self) {
+        self.sample_wanted.notified().await;
+    }
+
+    /// Numbers a sample that is about to be sent.
+    pub(super) fn start_sample(&self) -> u64 {
+        self.started.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Publishes a sample that was sent at `sent`, and wakes who waits.
+    pub(super) fn publish_sample(&self, sample: Sample, sent: Instant) {
+        self.sample.store(Some(Arc::new(sample)));
+        self.settle_global(sample);
+        self.wake();
+        let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.stats.sample_us.store(took, Ordering::Relaxed);
+        self.stats.samples_published.fetch_add(1, Ordering::Relaxed);
+        lock(&self.roster).on_insert(sample.position, sent);
+    }
+
+    /// The first sample that was sent after the last write covers all of them.
+    fn settle_global(&self, sample: Sample) {
+        let ticket = self.global_ticket.load(Ordering::SeqCst);
+        if ticket == 0 || sample.number < ticket || self.global.load().through >= ticket {
+            return;
+        }
+        self.global
+            .rcu(|settled| Settled { through: ticket, position: Some(later(settled.position, sample.position)) });
+    }
+
+    /// Lets a side loop tell the roster what it learned, publishes what follows, and wakes who waits.
+    pub(super) fn learn(&self, learn: impl FnOnce(&mut Roster) -> Vec<Event>) {
+        let events = {
+            let mut roster = lock(&self.roster);
+            let events = learn(&mut roster);
+            let view = roster.view(Instant::now());
+            let changed = view.epoch != self.view.load().epoch;
+            // Stored under the lock, so that snapshots are published in the order in which they were made.
+            self.view.store(Arc::new(view));
+            if changed {
+                // Positions of the former timeline bind nobody; what was written until now must be asked for anew.
+                self.global.store(Arc::new(Settled::default()));
+                self.wrote();
+                self.stats.primary_changes.fetch_add(1, Ordering::Relaxed);
+            }
+            events
+        };
+        self.stats.views_published.fetch_add(1, Ordering::Relaxed);
+        self.wake();
+        // A new primary changes what every other node is worth; nobody should have to wait for the next tick to know.
+        if events.iter().any(|event| matches!(event, Event::Primary { .. })) {
+            self.urgent.iter().for_each(Notify::notify_one);
+        }
+        super::monitor::log(self, &events);
+    }
+
+    fn wake(&self) {
+        let wakers = std::mem::take(&mut *lock(&self.wakers));
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+}
+
+/// A thread that panicked with the lock held left nothing half done that matters here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The one that covers both; a position of a newer timeline replaces one of an older.
+fn later(present: Option<Position>, new: Position) -> Position {
+    match present {
+        Some(present) if present.system == new.system && present.timeline > new.timeline => present,
+        Some(present) if (present.system, present.timeline) == (new.system, new.timeline) && present.lsn > new.lsn => {
+            present
+        }
+        _ => new,
+    }
+}

@@ -1,0 +1,185 @@
+//! Server connections: one pool for each (node, database, user), shared by all workers. Sessions look their pools up at
+//! login and check out from them; `proxy` tells them roles, reloads and the end; the admin side reads their stats.
+//!
+//! Read `checkout` (the pool), then `queue` (who is served next), then `lease`. The map of pools is behind a mutex that
+//! no query touches.
+
+mod backoff;
+mod checkout;
+pub mod connection;
+pub mod error;
+mod idle;
+mod lease;
+mod ledger;
+pub mod login;
+mod queue;
+pub mod state;
+pub mod stats;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::auth::Credentials;
+use crate::cluster::{NodeId, Role};
+use crate::config::{PoolConfig, PoolOverride};
+use crate::worker::Worker;
+
+pub use checkout::{Checkout, Pool};
+pub use connection::{ConnectionId, Endpoint, Secure, ServerConnection};
+pub use error::CheckoutError;
+pub use lease::{Lease, Waiter};
+
+/// What all pools share.
+pub(crate) struct Shared {
+    workers: usize,
+    /// The next connection's id.
+    connections: AtomicU64,
+    /// Called without any lock when a node did not answer or is not what it should be.
+    report_failure: Box<dyn Fn(NodeId) + Send + Sync>,
+    /// Sent in each StartupMessage beside user and database.
+    parameters: Vec<(String, String)>,
+}
+
+/// All pools.
+pub struct Pools {
+    shared: Arc<Shared>,
+    map: Mutex<Map>,
+}
+
+struct Map {
+    /// By `NodeId`.
+    endpoints: Vec<(Arc<Endpoint>, Role)>,
+    pools: HashMap<(NodeId, String, String), Arc<Pool>>,
+    config: PoolConfig,
+    overrides: Vec<PoolOverride>,
+}
+
+impl Pools {
+    /// `endpoints` in the order of their `NodeId`s, `workers` the number of workers. `report_failure` should have the
+    /// cluster's monitor look at the node at once.
+    pub fn new(
+        endpoints: Vec<Endpoint>,
+        workers: usize,
+        (config, overrides): (PoolConfig, Vec<PoolOverride>),
+        report_failure: impl Fn(NodeId) + Send + Sync + 'static,
+    ) -> Arc<Pools> {
+        let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), Role::Unknown)).collect();
+        let shared = Shared {
+            workers: workers.max(1),
+            connections: AtomicU64::new(1),
+            report_failure: Box::new(report_failure),
+            parameters: Vec::new(),
+        };
+        let map = Map { endpoints, pools: HashMap::new(), config, overrides };
+        Arc::new(Pools { shared: Arc::new(shared), map: Mutex::new(map) })
+    }
+
+    /// The pool of a user who has just logged in; made on first use. Called at login, not per query.
+    pub fn pool(&self, node: NodeId, database: &str, user: &str, credentials: &Credentials) -> Arc<Pool> {
+        let mut map = self.map();
+        let key = (node, database.to_owned(), user.to_owned());
+        if let Some(pool) = map.pools.get(&key) {
+            let pool = Arc::clone(pool);
+            drop(map);
+            pool.renew(credentials);
+            return pool;
+        }
+        let (endpoint, role) = map.endpoints[usize::from(node.0)].clone();
+        let config = map.config_of(database, user);
+        let parts = ((endpoint, database, user), (credentials.clone(), role));
+        let pool = Pool::new(parts.0, parts.1, config, Arc::clone(&self.shared));
+        map.pools.insert(key, Arc::clone(&pool));
+        pool
+    }
+
+    /// To be called for each node whenever a view is published. A role that is unknown for the moment changes nothing.
+    pub fn set_role(&self, node: NodeId, role: Role) {
+        if role == Role::Unknown {
+            return;
+        }
+        let mut map = self.map();
+        if let Some((_, kept)) = map.endpoints.get_mut(usize::from(node.0)) {
+            *kept = role;
+        }
+        drop(map);
+        self.each(|pool| pool.node == node, |pool| pool.set_role(role));
+    }
+
+    /// Gives up all connections to a node: the idle ones now, the others at release.
+    pub fn retire(&self, node: NodeId) {
+        self.each(|pool| pool.node == node, |pool| pool.retire());
+    }
+
+    /// Gives up the connections that ALTER ROLE … SET or ALTER DATABASE … SET made outdated: of the database, of the
+    /// user, or of both; `None` is any.
+    pub fn retire_settings_of(&self, database: Option<&str>, user: Option<&str>) {
+        let meant = |pool: &Pool| {
+            database.is_none_or(|database| database == pool.database) && user.is_none_or(|user| user == pool.user)
+        };
+        self.each(meant, |pool| pool.retire());
+    }
+
+    /// A reload: sizes and times hold from now on; connections above a smaller size are closed at release.
+    pub fn reconfigure(&self, config: PoolConfig, overrides: Vec<PoolOverride>) {
+        let mut map = self.map();
+        (map.config, map.overrides) = (config, overrides);
+        for pool in map.pools.values() {
+            pool.reconfigure(map.config_of(&pool.database, &pool.user));
+        }
+    }
+
+    /// No more checkouts; idle connections are closed, and those in use at release.
+    pub fn close(&self) {
+        self.each(|_| true, |pool| pool.close());
+    }
+
+    pub fn stats(&self) -> Vec<stats::PoolStats> {
+        let mut all: Vec<_> = self.list().iter().map(|pool| pool.stats()).collect();
+        all.sort_by(|a, b| (&a.database, &a.user, a.node).cmp(&(&b.database, &b.user, b.node)));
+        all
+    }
+
+    /// One look at each pool's connections of this worker.
+    pub fn tick(&self, worker: &Rc<Worker>, now: Instant) {
+        worker.set_coarse_now(now);
+        for pool in self.list() {
+            pool.tick(worker, now);
+        }
+    }
+
+    fn each(&self, meant: impl Fn(&Pool) -> bool, act: impl Fn(&Pool)) {
+        self.list().iter().filter(|pool| meant(pool)).for_each(|pool| act(pool));
+    }
+
+    fn list(&self) -> Vec<Arc<Pool>> {
+        self.map().pools.values().cloned().collect()
+    }
+
+    fn map(&self) -> MutexGuard<'_, Map> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Map {
+    fn config_of(&self, database: &str, user: &str) -> PoolConfig {
+        let matches = |wanted: &Option<String>, is: &str| wanted.as_deref().is_none_or(|wanted| wanted == is);
+        let exception = self.overrides.iter().find(|o| matches(&o.database, database) && matches(&o.user, user));
+        exception.map_or(&self.config, |exception| &exception.pool).clone()
+    }
+}
+
+/// Between housekeeping ticks.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// Runs on each worker as long as it lives: idle and old connections, `min_idle`, the coarse clock.
+pub async fn housekeeping(pools: Arc<Pools>, worker: Rc<Worker>) {
+    loop {
+        worker.timers.sleep_until(Instant::now() + TICK).await;
+        pools.tick(&worker, Instant::now());
+    }
+}

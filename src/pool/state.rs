@@ -1,0 +1,112 @@
+//! Pure: what a server connection's process holds on behalf of sessions: settings that differ from its own defaults,
+//! prepared statements under names of ours, the unnamed statement. The session keeps it true; the pool only carries it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Settings that differ from a fresh connection's: lower-case name → value as `set_config` takes it.
+pub type Settings = BTreeMap<Box<str>, Box<[u8]>>;
+
+/// Names a prepared statement by what it is: a digest of its text, its parameter types and the settings that its
+/// analysis depended on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct StatementKey(pub [u8; 16]);
+
+/// Which session's unnamed statement, and which of its many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct UnnamedKey {
+    pub session: u64,
+    pub serial: u64,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub struct ConnectionState {
+    pub settings: Arc<Settings>,
+    pub statements: ServerStatements,
+    /// What the unnamed statement is at the moment; `None` if there is none.
+    pub unnamed: Option<UnnamedKey>,
+    /// The session that took values from sequences here: `currval` and `lastval` are its own.
+    pub sequences: Option<u64>,
+    /// A session left something that only closing the connection removes.
+    pub spoiled: bool,
+}
+
+/// The prepared statements of one server connection, least recently used first to go.
+#[derive(Debug, Default)]
+pub struct ServerStatements {
+    entries: HashMap<StatementKey, Entry, foldhash::fast::RandomState>,
+    serial: u32,
+    clock: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    number: u32,
+    used: u64,
+}
+
+impl ServerStatements {
+    /// The statement's number on this connection, if it is prepared here.
+    pub fn touch(&mut self, key: StatementKey) -> Option<u32> {
+        self.clock += 1;
+        let entry = self.entries.get_mut(&key)?;
+        entry.used = self.clock;
+        Some(entry.number)
+    }
+
+    /// Notes that the statement is prepared under the returned number.
+    pub fn insert(&mut self, key: StatementKey) -> u32 {
+        self.clock += 1;
+        self.serial = self.serial.wrapping_add(1);
+        self.entries.insert(key, Entry { number: self.serial, used: self.clock });
+        self.serial
+    }
+
+    pub fn remove(&mut self, key: StatementKey) -> Option<u32> {
+        self.entries.remove(&key).map(|entry| entry.number)
+    }
+
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Takes the least recently used statement out if there are `limit` or more; its number must then be closed.
+    pub fn evict(&mut self, limit: usize) -> Option<u32> {
+        if self.entries.len() < limit.max(1) {
+            return None;
+        }
+        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| *key)?;
+        self.remove(oldest)
+    }
+}
+
+/// The name that statement `number` has on its server connection.
+pub fn server_name(number: u32) -> String {
+    format!("pgweir_{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_statement_goes_first() {
+        let mut statements = ServerStatements::default();
+        let keys: Vec<_> = (0..3).map(|byte| StatementKey([byte; 16])).collect();
+        let numbers: Vec<_> = keys.iter().map(|key| statements.insert(*key)).collect();
+        assert_eq!(statements.touch(keys[0]), Some(numbers[0]));
+        assert_eq!(statements.evict(4), None);
+        assert_eq!(statements.evict(3), Some(numbers[1]));
+        assert_eq!(statements.touch(keys[1]), None);
+        assert_eq!(statements.len(), 2);
+    }
+}

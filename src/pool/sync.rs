@@ -1,0 +1,146 @@
+//! Pure: what must be sent so that a server connection's settings match a session's. Called at each checkout whose
+//! settings differ; most do not, and then nothing is sent.
+
+use super::state::Settings;
+use crate::protocol::frontend;
+
+/// How the difference may be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sync {
+    /// The settings match.
+    Nothing,
+    /// One Query was written; the session's own messages may follow at once.
+    Ahead,
+    /// One Query was written that changes who the session is: nothing may follow before it was seen to succeed.
+    First,
+}
+
+/// Settings that are not mirrored to a replica: there our own value guards against writes after a promotion.
+const KEPT_ON_REPLICAS: &str = "default_transaction_read_only";
+
+const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+
+/// Writes the Query that takes a connection from `have` to `want`, if they differ.
+///
+/// Whoever the session is must change last, since a role may lack the right to change the others; and first of all back,
+/// for the same reason.
+pub fn put_sync(out: &mut Vec<u8>, have: &Settings, want: &Settings, replica: bool) -> Sync {
+    let skip = |name: &str| replica && name == KEPT_ON_REPLICAS;
+    let differs = |name: &str, value: &[u8]| want.get(name).is_none_or(|wanted| &**wanted != value);
+    let mut text = Vec::new();
+    let identity = IDENTITY.iter().any(|name| have.get(*name) != want.get(*name));
+    let others = have.iter().any(|(name, value)| !is_identity(name) && !skip(name) && differs(name, value))
+        || want.iter().any(|(name, _)| !is_identity(name) && !skip(name) && !have.contains_key(name));
+    if !identity && !others {
+        return Sync::Nothing;
+    }
+    if IDENTITY.iter().any(|name| have.contains_key(*name)) {
+        text.extend_from_slice(b"RESET ROLE;RESET SESSION AUTHORIZATION;");
+    }
+    for (name, _) in have.iter().filter(|(name, _)| !is_identity(name) && !skip(name) && !want.contains_key(*name)) {
+        text.extend_from_slice(b"RESET ");
+        put_name(&mut text, name);
+        text.push(b';');
+    }
+    for (name, value) in want.iter().filter(|(name, _)| !is_identity(name) && !skip(name)) {
+        if have.get(name) != Some(value) {
+            put_set_config(&mut text, name, value);
+        }
+    }
+    let mut first = identity;
+    for name in IDENTITY {
+        if let Some(value) = want.get(name) {
+            put_set_config(&mut text, name, value);
+            first = true;
+        }
+    }
+    frontend::put_query(out, &text);
+    if first { Sync::First } else { Sync::Ahead }
+}
+
+fn is_identity(name: &str) -> bool {
+    IDENTITY.contains(&name)
+}
+
+fn put_set_config(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+    text.extend_from_slice(b"SELECT pg_catalog.set_config(");
+    put_literal(text, name.as_bytes());
+    text.push(b',');
+    put_literal(text, value);
+    text.extend_from_slice(b",false);");
+}
+
+/// A literal that means the same under both values of standard_conforming_strings and any of backslash_quote.
+fn put_literal(text: &mut Vec<u8>, value: &[u8]) {
+    text.extend_from_slice(b"E'");
+    for &byte in value {
+        match byte {
+            b'\'' => text.extend_from_slice(b"''"),
+            b'\\' => text.extend_from_slice(b"\\\\"),
+            byte => text.push(byte),
+        }
+    }
+    text.push(b'\'');
+}
+
+/// A setting's name, each part quoted.
+fn put_name(text: &mut Vec<u8>, name: &str) {
+    for (index, part) in name.split('.').enumerate() {
+        if index > 0 {
+            text.push(b'.');
+        }
+        text.push(b'"');
+        text.extend_from_slice(part.replace('"', "\"\"").as_bytes());
+        text.push(b'"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        pairs.iter().map(|(name, value)| ((*name).into(), value.as_bytes().into())).collect()
+    }
+
+    fn check(have: &[(&str, &str)], want: &[(&str, &str)], replica: bool, expect: (Sync, &str)) {
+        let mut out = Vec::new();
+        let sync = put_sync(&mut out, &settings(have), &settings(want), replica);
+        let text = out.get(5..out.len().saturating_sub(1)).unwrap_or_default();
+        assert_eq!((sync, String::from_utf8_lossy(text).as_ref()), expect);
+    }
+
+    #[test]
+    fn only_the_difference_is_sent() {
+        check(&[("a", "1")], &[("a", "1")], false, (Sync::Nothing, ""));
+        check(
+            &[("a", "1"), ("my.x", "y")],
+            &[("a", "2")],
+            false,
+            (Sync::Ahead, "RESET \"my\".\"x\";SELECT pg_catalog.set_config(E'a',E'2',false);"),
+        );
+    }
+
+    #[test]
+    fn values_cannot_leave_their_literal() {
+        check(&[], &[("a", "'\\")], false, (Sync::Ahead, "SELECT pg_catalog.set_config(E'a',E'''\\\\',false);"));
+    }
+
+    #[test]
+    fn a_role_is_left_first_and_taken_last() {
+        check(
+            &[("role", "x")],
+            &[("a", "1"), ("role", "y")],
+            false,
+            (
+                Sync::First,
+                "RESET ROLE;RESET SESSION AUTHORIZATION;SELECT pg_catalog.set_config(E'a',E'1',false);SELECT pg_catalog.set_config(E'role',E'y',false);",
+            ),
+        );
+    }
+
+    #[test]
+    fn a_replica_keeps_its_guard() {
+        check(&[], &[("default_transaction_read_only", "off")], true, (Sync::Nothing, ""));
+    }
+}

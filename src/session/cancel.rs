@@ -1,0 +1,229 @@
+//! Our CancelKey → the server connection that is working for it. Sessions register at login and say which server
+//! connection works for them; a CancelRequest, which comes over a connection of its own, finds them here.
+//!
+//! What costs is on the cancel's side: a session only writes a cell of its own worker, and a cancel travels to that
+//! worker to read it, so a cancel can never meet a connection that was released in the same moment.
+//! A wrong key is ignored in silence, as PostgreSQL does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::oneshot;
+
+use crate::pool::connection::{CancelTarget, CancelUnderWay, dial};
+use crate::worker::{ResidentId, Worker, WorkerHandle};
+
+/// A node that has not taken the cancel by then is not waited for; the server connection is closed instead of reused.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// CancelRequest's code (manual: "Message Formats").
+const CANCEL_REQUEST: u32 = 80_877_102;
+
+/// How long a secret the client's protocol version takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretLength {
+    /// Protocol 3.0.
+    Four,
+    /// Protocol 3.2.
+    ThirtyTwo,
+}
+
+/// What became of a CancelRequest; for counters, the client learns nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelOutcome {
+    /// The node took it.
+    Delivered,
+    /// No session has this key.
+    UnknownKey,
+    /// The session had no statement at work.
+    NothingToCancel,
+    /// The node could not be reached, or did not close the connection in time.
+    Failed,
+}
+
+/// All sessions that can be cancelled, of all workers.
+#[derive(Default)]
+pub struct Cancels {
+    /// More than one session may come to have the same number, should the numbers wrap around.
+    sessions: Mutex<HashMap<u32, SmallVec<[Entry; 1]>>>,
+    numbers: AtomicU32,
+}
+
+struct Entry {
+    secret: Box<[u8]>,
+    worker: WorkerHandle,
+    session: ResidentId,
+}
+
+/// A session's cell.
+#[derive(Default)]
+struct Slot {
+    /// Kept while unused: a session mostly gets the same connection again, and then only `at_work` is written.
+    target: RefCell<Option<Arc<CancelTarget>>>,
+    at_work: Cell<bool>,
+}
+
+/// A session's registration; dropping it ends it.
+pub struct CancelRegistration {
+    cancels: Arc<Cancels>,
+    worker: Rc<Worker>,
+    slot: Rc<Slot>,
+    session: ResidentId,
+    pid: u32,
+    secret: Box<[u8]>,
+}
+
+impl Cancels {
+    pub fn new() -> Arc<Cancels> {
+        Arc::new(Cancels::default())
+    }
+
+    /// A number that no other session of this process has, to be shown to the client as the process ID.
+    pub fn next_pid(&self) -> u32 {
+        // Some drivers read it as a signed number, and 0 means none.
+        self.numbers.fetch_add(1, Ordering::Relaxed) % (i32::MAX as u32) + 1
+    }
+
+    /// Registers a session of this worker under `pid` with a fresh random secret.
+    pub fn register(
+        self: &Arc<Self>,
+        worker: &Rc<Worker>,
+        pid: u32,
+        length: SecretLength,
+    ) -> io::Result<CancelRegistration> {
+        let mut secret = vec![0; if length == SecretLength::Four { 4 } else { 32 }].into_boxed_slice();
+        getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+        let slot = Rc::new(Slot::default());
+        let session = worker.settle(Rc::clone(&slot) as Rc<dyn std::any::Any>);
+        let entry = Entry { secret: secret.clone(), worker: worker.handle().clone(), session };
+        self.lock().entry(pid).or_default().push(entry);
+        Ok(CancelRegistration { cancels: Arc::clone(self), worker: Rc::clone(worker), slot, session, pid, secret })
+    }
+
+    /// Delivers a CancelRequest. Returns when the node has taken it: only then the client's connection should be closed,
+    /// so that a driver that waits for this knows that its next statement is safe.
+    pub async fn cancel(&self, pid: u32, secret: &[u8]) -> CancelOutcome {
+        let Some((worker, session)) = self.find(pid, secret) else { return CancelOutcome::UnknownKey };
+        let (answer, answered) = oneshot::channel();
+        worker.run(move |worker| match worker.resident::<Slot>(session) {
+            Some(slot) => slot.cancel(worker, answer),
+            None => drop(answer),
+        });
+        // The session, or its worker, ended in between.
+        answered.await.unwrap_or(CancelOutcome::NothingToCancel)
+    }
+
+    /// Looks at all candidates whole, so that the time tells nothing about secrets.
+    fn find(&self, pid: u32, secret: &[u8]) -> Option<(WorkerHandle, ResidentId)> {
+        let sessions = self.lock();
+        let mut found = None;
+        for entry in sessions.get(&pid)? {
+            if are_equal(&entry.secret, secret) {
+                found = Some((entry.worker.clone(), entry.session));
+            }
+        }
+        found
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, SmallVec<[Entry; 1]>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CancelRegistration {
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// The rest of the key, for BackendKeyData.
+    pub fn secret(&self) -> &[u8] {
+        &self.secret
+    }
+
+    /// Says which server connection works for the session now: `Some(&lease.cancel)` before the first byte of a
+    /// statement is sent, `None` before the lease is released.
+    pub fn set_current(&self, target: Option<&Arc<CancelTarget>>) {
+        if let Some(target) = target {
+            let same = self.slot.target.borrow().as_ref().is_some_and(|kept| Arc::ptr_eq(kept, target));
+            if !same {
+                self.slot.target.replace(Some(Arc::clone(target)));
+            }
+        }
+        self.slot.at_work.set(target.is_some());
+    }
+}
+
+impl Drop for CancelRegistration {
+    fn drop(&mut self) {
+        self.worker.unsettle(self.session);
+        let mut sessions = self.cancels.lock();
+        if let Some(entries) = sessions.get_mut(&self.pid) {
+            entries.retain(|entry| !(entry.session == self.session && entry.worker.id == self.worker.id));
+            if entries.is_empty() {
+                sessions.remove(&self.pid);
+            }
+        }
+    }
+}
+
+impl Slot {
+    /// Runs on the session's worker, so the lease cannot be released between this look and the closing of its gate.
+    fn cancel(&self, worker: &Rc<Worker>, answer: oneshot::Sender<CancelOutcome>) {
+        let target = self.target.borrow().clone().filter(|_| self.at_work.get());
+        let Some(target) = target else {
+            // The asker may have left; nobody else wants to know.
+            let _ = answer.send(CancelOutcome::NothingToCancel);
+            return;
+        };
+        let under_way = target.begin();
+        worker.spawn(async move {
+            let _ = answer.send(deliver(&target, under_way).await);
+        });
+    }
+}
+
+/// Tells the node, and waits until it closes the connection: then its signal was sent.
+async fn deliver(target: &CancelTarget, under_way: CancelUnderWay) -> CancelOutcome {
+    let sent = async {
+        let mut stream = dial(&target.endpoint).await.map_err(io::Error::other)?;
+        stream.write_all(&cancel_request(target)).await?;
+        stream.flush().await?;
+        // It answers nothing; a reset is as good as an end.
+        while matches!(stream.read(&mut [0; 64]).await, Ok(1..)) {}
+        io::Result::Ok(())
+    };
+    match tokio::time::timeout(PATIENCE, sent).await {
+        Ok(Ok(())) => {
+            under_way.was_delivered();
+            CancelOutcome::Delivered
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(node = target.endpoint.name, %error, "a cancel could not be delivered");
+            CancelOutcome::Failed
+        }
+        Err(_) => {
+            tracing::warn!(node = target.endpoint.name, "a cancel was not taken in time");
+            CancelOutcome::Failed
+        }
+    }
+}
+
+fn cancel_request(target: &CancelTarget) -> Vec<u8> {
+    let mut message = (12 + target.secret.len() as u32).to_be_bytes().to_vec();
+    message.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
+    message.extend_from_slice(&target.pid.to_be_bytes());
+    message.extend_from_slice(&target.secret);
+    message
+}
+
+/// Takes the same time wherever the first difference is.
+fn are_equal(a: &[u8], b: &[u8]) -> bool {
+    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
+    a.len() == b.len() && difference == 0
+}

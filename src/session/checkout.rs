@@ -1,0 +1,216 @@
+//! The session's side of the pools: which pool, what to do while it waits, what a refusal means, and giving back. Called by
+//! the loop in `run`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::machine::SessionEnd;
+use super::run::{Session, is_replica};
+use crate::cluster::NodeId;
+use crate::pool::{Checkout, CheckoutError, Lease, Pool};
+use crate::protocol::backend;
+use crate::protocol::sqlstate::{ClientError, Fault};
+use crate::routing::Target;
+
+/// How soon a primary that could not be reached is tried again, if nothing is heard of it earlier.
+const PRIMARY_RETRY: Duration = Duration::from_millis(50);
+
+/// What became of a request for a server connection.
+pub(super) enum Answer {
+    /// `Session::lease` is it.
+    Ready,
+    /// An event will tell.
+    Wait,
+    /// Ask the machine once more.
+    Again,
+    Failed(ClientError),
+}
+
+impl Session {
+    /// The machine wants a server connection to this target.
+    pub(super) fn checkout(&mut self, target: Target) -> Result<Answer, SessionEnd> {
+        if self.waiter.is_some() {
+            return Ok(Answer::Wait);
+        }
+        let node = match target {
+            Target::Replica(node) => node,
+            Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica())),
+            Target::Primary | Target::Wait(_) => match self.shared.cluster.view().primary {
+                Some(node) => node,
+                None => return Ok(self.await_primary(None)),
+            },
+        };
+        if let Some(lease) = self.lease.take() {
+            // Pinned: it waits while a read runs on a replica.
+            self.parked = Some(lease);
+        }
+        if matches!(target, Target::Primary) && self.parked.is_some() {
+            self.lease = self.parked.take();
+            return Ok(Answer::Ready);
+        }
+        let pool = self.pool(node);
+        let deadline = Instant::now() + self.rules.checkout_timeout;
+        let home = self.machine.home().map(crate::pool::ConnectionId);
+        match pool.checkout(&self.worker, home, deadline) {
+            Checkout::Ready(lease) => {
+                self.adopt(lease);
+                Ok(Answer::Ready)
+            }
+            Checkout::Wait(waiter) => {
+                self.waiter = Some((target, waiter));
+                Ok(Answer::Wait)
+            }
+        }
+    }
+
+    /// A place in a pool's queue led somewhere.
+    pub(super) fn on_checkout(&mut self, result: Result<Lease, CheckoutError>) -> Result<(), SessionEnd> {
+        let Some((target, _)) = self.waiter.take() else {
+            return Ok(());
+        };
+        match result {
+            Ok(lease) => {
+                self.adopt(lease);
+                let mut own = self.worker.take_buffer();
+                let mut answers = Vec::new();
+                {
+                    let to_server = super::relay::Outbox::new(&[], &mut own);
+                    let mut io = super::machine::ClientIo { to_server, to_client: &mut answers };
+                    if let Some(mut lease) = self.lease.take() {
+                        self.machine.on_lease(&mut io, &mut super::run::link(&mut lease));
+                        self.lease = Some(lease);
+                    }
+                }
+                // The preamble leaves together with the unit, which follows at once.
+                self.server_out.extend_from_slice(&own);
+                self.worker.put_buffer(own);
+                self.waiting = None;
+                Ok(())
+            }
+            Err(error) => {
+                let answer = self.on_refused(target, error);
+                self.on_answer(answer)
+            }
+        }
+    }
+
+    fn on_answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
+        if let Answer::Failed(error) = answer {
+            self.waiting = None;
+            self.count_error(&error);
+            let (inbox, mut at, mut answers) = (std::mem::take(&mut self.inbox), 0, Vec::new());
+            let step = self.machine.on_no_lease(&error, &inbox, &mut at, &mut answers);
+            self.inbox.extend_from_slice(&inbox[at..]);
+            self.send_client(&answers);
+            if let super::machine::Step::Close(end) = step {
+                return Err(end);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_refused(&mut self, target: Target, error: CheckoutError) -> Answer {
+        if let (Target::Replica(node), false) = (target, matches!(error, CheckoutError::Shutdown)) {
+            // A replica's failure is not the client's: another one, or the primary.
+            self.worker.metrics.retry("checkout_failed");
+            self.machine.on_lost_lease(node);
+            return Answer::Again;
+        }
+        match error {
+            CheckoutError::Timeout { pool } => Answer::Failed(ClientError::checkout_timeout(&pool)),
+            CheckoutError::Refused { error, .. } => Answer::Failed(quoted(&error)),
+            CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } => self.await_primary(Some(error.to_string())),
+            other => Answer::Failed(ClientError { severity: "FATAL", ..ClientError::unreachable("primary", &other.to_string()) }),
+        }
+    }
+
+    /// There is no primary, or not where we thought: it may be failing over.
+    fn await_primary(&mut self, why: Option<String>) -> Answer {
+        let longest = self.rules.cluster.failover_timeout;
+        let now = Instant::now();
+        if self.waiting.as_ref().is_some_and(|waiting| now.duration_since(waiting.since) >= longest) {
+            return Answer::Failed(match why {
+                Some(why) => ClientError::unreachable("primary", &why),
+                None => ClientError::no_primary(),
+            });
+        }
+        self.await_change(longest, Some(now + PRIMARY_RETRY));
+        Answer::Wait
+    }
+
+    /// The session's pool on a node; looked up once.
+    pub(super) fn pool(&mut self, node: NodeId) -> Arc<Pool> {
+        if let Some((_, pool)) = self.pools.iter().find(|(known, _)| *known == node) {
+            return Arc::clone(pool);
+        }
+        let pool = self.shared.pools.pool(node, &self.database, &self.rules.user, &self.credentials);
+        self.pools.push((node, Arc::clone(&pool)));
+        pool
+    }
+
+    fn adopt(&mut self, lease: Lease) {
+        if let Some(node) = self.shared.cluster.view().node(lease.node) {
+            node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
+        self.cancel.set_current(Some(&lease.cancel));
+        self.leased = Instant::now();
+        self.lease = Some(lease);
+    }
+
+    fn left(&mut self, node: NodeId) {
+        if let Some(node) = self.shared.cluster.view().node(node) {
+            node.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.server_out.clear();
+    }
+
+    /// The connection is free of everything that is this session's; a pinned one comes back into its place.
+    pub(super) fn release(&mut self) {
+        let Some(lease) = self.lease.take() else {
+            return;
+        };
+        self.left(lease.node);
+        if lease.state.spoiled { drop(lease) } else { lease.release() }
+        self.lease = self.parked.take();
+        self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
+    }
+
+    /// The connection is lost, or no longer to be trusted.
+    pub(super) fn drop_lease(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.left(lease.node);
+            drop(lease);
+        }
+        self.lease = self.parked.take();
+        self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
+    }
+
+    /// The session is over. A pinned connection is cleaned and given back if that is possible, everything else is closed.
+    pub(super) fn retire_leases(&mut self) {
+        self.cancel.set_current(None);
+        let idle = self.machine.is_idle() && !self.machine.pins().spoil();
+        for lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
+            self.left(lease.node);
+            if idle && !is_replica(&lease) && !lease.state.spoiled {
+                self.worker.spawn(clean(lease));
+            }
+        }
+    }
+}
+
+/// Takes everything of a session out of a server process.
+async fn clean(mut lease: Lease) {
+    let cleaned = tokio::time::timeout(Duration::from_secs(5), super::greeting::exchange(&mut lease, b"DISCARD ALL"));
+    if let Ok(Ok(None)) = cleaned.await {
+        lease.state = crate::pool::state::ConnectionState::default();
+        lease.release();
+    }
+}
+
+/// A node's refusal to let us in, as an error of the statement that needed the connection.
+fn quoted(body: &[u8]) -> ClientError {
+    let field = |code| String::from_utf8_lossy(backend::error_field(body, code).unwrap_or_default()).into_owned();
+    let error = ClientError::unreachable("primary", &field(b'M'));
+    ClientError { detail: Some(format!("{} (SQLSTATE {})", field(b'M'), field(b'C'))), fault: Fault::Server, ..error }
+}

@@ -1,0 +1,387 @@
+//! Pure: the client's messages on their way to a node. Prepared statements get the name that they have on this server
+//! connection, and are prepared there first if they are not. Part of the machine.
+
+use std::rc::Rc;
+
+use super::machine::{ClientIo, CopyIn, Env, Link, LinkRole, Machine, Piecemeal, Replay, SessionEnd, Step, Traces};
+use super::pipeline::{Owed, Parsed};
+use super::statements::{self, Statement};
+use super::undo::Undo;
+use super::unit::{End, opaque, statement_verdict};
+use crate::pool::state::server_name;
+use crate::protocol::frame::{self, FrameError, HEADER, Header};
+use crate::protocol::frontend::{self, Named};
+use crate::protocol::sqlstate::ClientError;
+use crate::sql::{Act, Verdict};
+
+impl Machine {
+    /// Sends as much of the unit as is there.
+    pub(super) fn emit(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Result<Step, FrameError> {
+        while *at < input.len() && !self.await_settings {
+            let left = self.work.from_client.left.min(input.len() - *at);
+            if left > 0 {
+                io.to_server.pass(*at..*at + left);
+                *at += left;
+                self.work.from_client.left -= left;
+                continue;
+            }
+            if self.work.end.is_some() && self.work.copy == CopyIn::None {
+                return Ok(Step::AwaitReply);
+            }
+            let Some(header) = frame::frontend_header(&input[*at..])? else {
+                return Ok(Step::ReadMore);
+            };
+            let range = *at..*at + header.total;
+            if range.end > input.len() && !self.may_split(&header, env) {
+                return Ok(Step::ReadMore);
+            }
+            let there = range.start..range.end.min(input.len());
+            if header.tag == b'X' {
+                return Ok(Step::Close(SessionEnd::Client));
+            }
+            if self.work.copy != CopyIn::None {
+                self.emit_copy(header.tag);
+                io.to_server.pass(there.clone());
+            } else if let Some(error) = self.emit_message(&header, &input[there.clone()], there.start, io, link, env) {
+                return Ok(Step::Close(SessionEnd::Error(error)));
+            }
+            self.work.from_client = Piecemeal { left: range.end - there.end, ..Piecemeal::default() };
+            *at = there.end;
+        }
+        Ok(if self.work.end.is_some() { Step::AwaitReply } else { Step::ReadMore })
+    }
+
+    /// Long messages go through in pieces; the others are gathered.
+    fn may_split(&self, header: &Header, env: &Env<'_>) -> bool {
+        header.tag == b'd' || header.total > env.rules.held_request
+    }
+
+    /// During COPY FROM STDIN the server ignores Flush and Sync, and says itself what it thinks of others.
+    fn emit_copy(&mut self, tag: u8) {
+        if tag == b'c' || tag == b'f' {
+            if self.work.copy == CopyIn::Extended {
+                self.work.end = None;
+            }
+            self.work.copy = CopyIn::None;
+        }
+    }
+
+    /// One message, whole or (if it is very long) its beginning. An error ends the session.
+    fn emit_message(
+        &mut self,
+        header: &Header,
+        message: &[u8],
+        start: usize,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<ClientError> {
+        let range = start..start + message.len();
+        let body = &message[HEADER..];
+        match header.tag {
+            b'Q' => self.emit_query(header, message, start, io, link, env),
+            b'P' => return self.emit_parse(header, message, start, io, link, env),
+            b'B' => self.emit_bind(header, message, start, io, link, env),
+            b'D' => match frontend::named(body) {
+                Some(Named::Statement(name)) => {
+                    self.emit_name(b'D', name, range, io, link, env);
+                    self.owed.push(Owed::DescribeStatement);
+                }
+                _ => {
+                    io.to_server.pass(range);
+                    self.owed.push(Owed::DescribePortal);
+                }
+            },
+            b'C' => {
+                match frontend::named(body) {
+                    Some(Named::Statement(name)) if !name.is_empty() => {
+                        self.close_statement(name);
+                        // A name that no statement has: the server confirms it, and keeps ours for the next time.
+                        frontend::put_statement(io.to_server.put(), b'C', b"pgweir_closed");
+                    }
+                    Some(Named::Statement(_)) => {
+                        self.statements.drop_unnamed();
+                        link.state.unnamed = None;
+                        io.to_server.pass(range);
+                    }
+                    _ => io.to_server.pass(range),
+                }
+                self.owed.push(Owed::Close);
+            }
+            b'E' => {
+                let verdict = frontend::execute(body).and_then(|(portal, _)| self.statements.portal(portal)).cloned();
+                self.owed.push(Owed::Execute(verdict.filter(|verdict| !verdict.acts.is_empty())));
+                io.to_server.pass(range);
+            }
+            b'S' => {
+                self.work.end = Some(End::Sync);
+                self.owed.push(Owed::Sync);
+                io.to_server.pass(range);
+            }
+            b'F' => {
+                self.work.end = Some(End::FunctionCall);
+                self.work.acts.push(opaque("a function call by number"));
+                self.owed.push(Owed::FunctionCall);
+                io.to_server.pass(range);
+            }
+            b'H' => io.to_server.pass(range),
+            // CopyData and its like after a COPY that failed: PostgreSQL ignores them.
+            _ => {
+                self.work.from_client.left = 0;
+                if range.len() < header.total {
+                    io.to_server.pass(range);
+                }
+            }
+        }
+        None
+    }
+
+    /// The verdict of the next text: known from reading the unit, or looked up now.
+    fn next_verdict(&mut self, text: Option<&[u8]>, env: &mut Env<'_>) -> Rc<Verdict> {
+        let index = self.work.next_text;
+        self.work.next_text += 1;
+        if let Some(verdict) = self.unit.texts.get(index) {
+            return Rc::clone(verdict);
+        }
+        let (_, reader) = self.reader(env);
+        match text {
+            Some(text) => reader.verdicts.verdict(text, reader.catalog, reader.lexis),
+            None => opaque("a statement that is longer than is read"),
+        }
+    }
+
+    fn emit_query(
+        &mut self,
+        header: &Header,
+        message: &[u8],
+        start: usize,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) {
+        let whole = message.len() == header.total;
+        let text = if whole { frontend::query(&message[HEADER..]) } else { None };
+        let verdict = self.next_verdict(text, env);
+        self.trace(&verdict);
+        self.statements.drop_unnamed();
+        link.state.unnamed = None;
+        self.work.end = Some(End::Query);
+        match self.deallocated(&verdict, io, link, env) {
+            Some(text) => frontend::put_query(io.to_server.put(), text.as_bytes()),
+            None => io.to_server.pass(start..start + message.len()),
+        }
+        self.owed.push(Owed::Query((!verdict.acts.is_empty()).then_some(verdict)));
+    }
+
+    /// DEALLOCATE of a statement that was prepared by protocol: on the server it has another name. Also prepares it here.
+    fn deallocated(&mut self, verdict: &Verdict, io: &mut ClientIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Option<String> {
+        let [Act::Deallocate { name }] = verdict.acts.as_slice() else {
+            return None;
+        };
+        self.statements.named(name.as_bytes())?;
+        let number = self.ensure_named(name.as_bytes(), io, link, env)?;
+        Some(format!("DEALLOCATE {}", server_name(number)))
+    }
+
+    fn emit_parse(
+        &mut self,
+        header: &Header,
+        message: &[u8],
+        start: usize,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<ClientError> {
+        let range = start..start + message.len();
+        let parse = if message.len() == header.total { frontend::parse(&message[HEADER..]) } else { None };
+        let verdict = self.next_verdict(parse.map(|parse| parse.text), env);
+        let Some(parse) = parse else {
+            // Malformed (the server says how), or so long that it cannot be kept: then the session stays here.
+            self.statements.drop_unnamed();
+            link.state.unnamed = None;
+            self.pins.insert(crate::sql::Pin::Opaque);
+            self.owed.push(Owed::Parse(Parsed::Unnamed));
+            io.to_server.pass(range);
+            return None;
+        };
+        if parse.name.is_empty() {
+            if let Some(text) = self.deallocated(&verdict, io, link, env) {
+                let rest = [text.as_bytes(), &parse.rest[parse.text.len()..]].concat();
+                frontend::put_parse(io.to_server.put(), b"", &rest);
+            } else {
+                io.to_server.pass(range);
+            }
+            link.state.unnamed = Some(self.statements.set_unnamed(parse.rest, verdict));
+            self.owed.push(Owed::Parse(Parsed::Unnamed));
+            return None;
+        }
+        if self.statements.named(parse.name).is_some() {
+            if let Some(number) = self.ensure_named(parse.name, io, link, env) {
+                frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
+            }
+            self.owed.push(Owed::Parse(Parsed::Duplicate));
+            return None;
+        }
+        if self.statements.len() >= env.rules.session_statements {
+            let mut error = ClientError::too_many_statements(env.rules.session_statements);
+            error.severity = "FATAL";
+            return Some(error);
+        }
+        self.emit_named_parse(&parse, verdict, io, link, env);
+        None
+    }
+
+    /// A new named statement. It is prepared anew even where another session prepared the same: its errors are its own.
+    fn emit_named_parse(
+        &mut self,
+        parse: &frontend::Parse<'_>,
+        verdict: Rc<Verdict>,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) {
+        let key = statements::key(parse.rest, self.settings.current(), env.catalog.version);
+        if let Some(number) = link.state.statements.remove(key) {
+            self.close_on_server(number, io);
+        }
+        let number = self.claim(key, io, link, env);
+        frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
+        self.aliases.push((number, parse.name.into()));
+        let statement = Statement {
+            key,
+            rest: parse.rest.into(),
+            text_length: parse.text.len(),
+            verdict,
+            catalog: env.catalog.version,
+        };
+        self.statements.insert(parse.name, statement);
+        if self.work.replay != Replay::Never {
+            self.undo.push(Undo::Parsed(parse.name.into()));
+        }
+        self.owed.push(Owed::Parse(Parsed::Named { name: parse.name.into(), key }));
+    }
+
+    /// A number for a statement on this connection; the least recently used one makes room.
+    fn claim(&mut self, key: crate::pool::state::StatementKey, io: &mut ClientIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> u32 {
+        if let Some(number) = link.state.statements.evict(env.rules.server_statements) {
+            self.close_on_server(number, io);
+        }
+        link.state.statements.insert(key)
+    }
+
+    fn close_on_server(&mut self, number: u32, io: &mut ClientIo<'_>) {
+        frontend::put_statement(io.to_server.put(), b'C', server_name(number).as_bytes());
+        self.owed.push(Owed::OurClose);
+    }
+
+    /// The number that a statement of the session has on this connection, after preparing it if need be.
+    fn ensure_named(&mut self, name: &[u8], io: &mut ClientIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Option<u32> {
+        let key = self.statements.named(name)?.key;
+        let number = match link.state.statements.touch(key) {
+            Some(number) => number,
+            None => {
+                let number = self.claim(key, io, link, env);
+                let statement = self.statements.named(name)?;
+                frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), &statement.rest);
+                self.owed.push(Owed::OurParse(key));
+                number
+            }
+        };
+        if !self.aliases.iter().any(|(known, _)| *known == number) {
+            self.aliases.push((number, name.into()));
+        }
+        Some(number)
+    }
+
+    /// The unnamed statement is the session's own, or nobody's.
+    fn ensure_unnamed(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        match self.statements.unnamed() {
+            Some((key, rest, _)) => {
+                if link.state.unnamed != Some(key) {
+                    frontend::put_parse(io.to_server.put(), b"", rest);
+                    self.owed.push(Owed::OurUnnamed);
+                    link.state.unnamed = Some(key);
+                }
+            }
+            None if link.state.unnamed.is_some() => {
+                frontend::put_statement(io.to_server.put(), b'C', b"");
+                self.owed.push(Owed::OurClose);
+                link.state.unnamed = None;
+            }
+            None => {}
+        }
+    }
+
+    fn emit_bind(
+        &mut self,
+        header: &Header,
+        message: &[u8],
+        start: usize,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) {
+        let range = start..start + message.len();
+        let Some(bind) = frontend::bind(&message[HEADER..]) else {
+            self.owed.push(Owed::Bind);
+            io.to_server.pass(range);
+            return;
+        };
+        let (_, mut reader) = self.reader(env);
+        if let Some(verdict) = statement_verdict(bind.statement, &mut reader) {
+            if verdict.acts.contains(&Act::LastSequence) {
+                self.traces.add(Traces::SEQUENCES);
+            }
+            self.trace(&verdict);
+            self.statements.set_portal(bind.portal, verdict);
+        }
+        if bind.statement.is_empty() {
+            self.ensure_unnamed(io, link);
+            io.to_server.pass(range);
+        } else if let Some(number) = self.ensure_named(bind.statement, io, link, env) {
+            let name = server_name(number);
+            let total = header.total - bind.statement.len() + name.len();
+            let out = io.to_server.put();
+            out.push(b'B');
+            out.extend_from_slice(&((total - 1) as u32).to_be_bytes());
+            for part in [bind.portal, b"\0", name.as_bytes(), b"\0", bind.rest] {
+                out.extend_from_slice(part);
+            }
+        } else {
+            io.to_server.pass(range);
+        }
+        self.owed.push(Owed::Bind);
+    }
+
+    /// A Describe of a statement.
+    fn emit_name(
+        &mut self,
+        tag: u8,
+        name: &[u8],
+        range: std::ops::Range<usize>,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) {
+        if name.is_empty() {
+            self.ensure_unnamed(io, link);
+            io.to_server.pass(range);
+        } else if let Some(number) = self.ensure_named(name, io, link, env) {
+            frontend::put_statement(io.to_server.put(), tag, server_name(number).as_bytes());
+        } else {
+            io.to_server.pass(range);
+        }
+    }
+
+    /// Which kind of connection the unit runs on, for the accounts.
+    pub(super) fn on_replica(link: &Link<'_>) -> bool {
+        link.role == LinkRole::Replica
+    }
+}

@@ -1,0 +1,135 @@
+//! What a session waits for: its client, its server connection, a place in a pool, a replica that catches up, the clock.
+//! One poll for all, so that an idle session is one registered socket and nothing else. Called by the loop in `run` only.
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::run::Session;
+use crate::pool::{CheckoutError, Lease};
+use crate::stream::Stream;
+
+/// More than this unsent to one side stops reading from the other.
+const BACK_PRESSURE: usize = 64 << 10;
+
+/// Unread client bytes that a session keeps while a reply is owed; more waits in the socket.
+const READ_AHEAD: usize = 64 << 10;
+
+/// What happened.
+pub(super) enum Event {
+    /// So many bytes are in the scratch buffer; 0 is the end.
+    Client(Box<[u8]>, usize),
+    Server(Box<[u8]>, usize),
+    ClientLost,
+    ServerLost,
+    Lease(Result<Lease, CheckoutError>),
+    /// Something that the unit waits for may have come true.
+    Again,
+    Shutdown,
+}
+
+impl Session {
+    /// Waits for one event, writing what is unsent meanwhile.
+    pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let Some(lost) = self.poll_unsent(cx) {
+            return Poll::Ready(lost);
+        }
+        if let Some((_, waiter)) = &mut self.waiter
+            && let Poll::Ready(result) = waiter.poll(cx)
+        {
+            return Poll::Ready(Event::Lease(result));
+        }
+        if self.client_out.len() < BACK_PRESSURE
+            && let Some(lease) = &mut self.lease
+        {
+            match read(&self.worker, &mut lease.stream, cx) {
+                Poll::Ready(Ok((scratch, n))) => return Poll::Ready(Event::Server(scratch, n)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::ServerLost),
+                Poll::Pending => {}
+            }
+        }
+        if self.wants_client() {
+            match read(&self.worker, &mut self.client, cx) {
+                Poll::Ready(Ok((scratch, n))) => return Poll::Ready(Event::Client(scratch, n)),
+                Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientLost),
+                Poll::Pending => {}
+            }
+        }
+        self.poll_waiting(cx)
+    }
+
+    fn wants_client(&self) -> bool {
+        let limit = if self.reading_unit { self.rules.held_request + READ_AHEAD } else { READ_AHEAD };
+        self.server_out.len() < BACK_PRESSURE && self.inbox.len() < limit
+    }
+
+    fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        if let Some(lease) = &mut self.lease
+            && write(&mut lease.stream, &mut self.server_out, cx).is_err()
+        {
+            // The node may have said why before it closed; reading finds that, or the end.
+            self.server_out.clear();
+        }
+        if write(&mut self.client, &mut self.client_out, cx).is_err() {
+            return Some(Event::ClientLost);
+        }
+        None
+    }
+
+    /// A unit that waits for a replica or a primary is decided anew at every change, and when its time is up.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.worker.draining() && self.machine.is_idle() && self.inbox.is_empty() {
+            return Poll::Ready(Event::Shutdown);
+        }
+        let Some(waiting) = &mut self.waiting else {
+            return Poll::Pending;
+        };
+        if waiting.timer.is_some() {
+            // Woken after having registered: whatever it was, look again.
+            waiting.timer = None;
+            return Poll::Ready(Event::Again);
+        }
+        self.shared.cluster.wake_on_change(cx.waker());
+        let until = waiting.look_again.unwrap_or(Instant::now() + waiting.longest);
+        waiting.timer = Some(self.worker.timers.wake_at(until, cx.waker().clone()));
+        Poll::Pending
+    }
+}
+
+fn read(worker: &crate::worker::Worker, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<(Box<[u8]>, usize)>> {
+    let mut scratch = worker.take_scratch();
+    match stream.poll_read_into(cx, &mut scratch) {
+        Poll::Ready(Ok(n)) => Poll::Ready(Ok((scratch, n))),
+        Poll::Ready(Err(error)) => {
+            worker.put_scratch(scratch);
+            Poll::Ready(Err(error))
+        }
+        Poll::Pending => {
+            worker.put_scratch(scratch);
+            Poll::Pending
+        }
+    }
+}
+
+/// Writes what fits of `unsent`.
+fn write(stream: &mut Stream, unsent: &mut Vec<u8>, cx: &mut Context<'_>) -> io::Result<()> {
+    let mut sent = 0;
+    while sent < unsent.len() {
+        match stream.poll_write_from(cx, &unsent[sent..]) {
+            Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(Ok(n)) => sent += n,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Pending => break,
+        }
+    }
+    if sent == unsent.len() {
+        unsent.clear();
+        unsent.shrink_to(4096);
+    } else {
+        unsent.drain(..sent);
+    }
+    match stream.poll_flush_out(cx) {
+        Poll::Ready(Err(error)) => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,308 @@
+//! What a client hears after its login: ParameterStatus, BackendKeyData, ReadyForQuery. The values are the primary's own, after
+//! the client's startup settings were applied to one of its connections; they are remembered, so that most logins need none.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::cancel::SecretLength;
+use super::machine::Machine;
+use super::run::Session;
+use super::settings::SessionSettings;
+use super::startup::{ProtocolVersion, StartupRequest};
+use super::{Refusal, Shared};
+use crate::auth::Credentials;
+use crate::cluster::NodeId;
+use crate::pool::state::Settings;
+use crate::pool::sync;
+use crate::pool::{Checkout, CheckoutError, Lease, Pool};
+use crate::protocol::sqlstate::ClientError;
+use crate::protocol::{TransactionStatus, backend, frame};
+use crate::stream::Stream;
+use crate::worker::Worker;
+
+/// Greetings kept at most; each belongs to a database, a user and a set of startup settings.
+const KEPT: usize = 1000;
+
+/// A connection that a login waits for, in an interval of looking for a primary.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Told to everyone who logs in alike.
+#[derive(Clone)]
+struct Greeting {
+    parameters: Arc<[(String, String)]>,
+    pid: u32,
+}
+
+type Key = (Box<str>, Box<str>, Settings);
+
+/// The greetings so far. Locked at logins only.
+#[derive(Default)]
+pub struct Greetings(Mutex<HashMap<Key, Greeting>>);
+
+impl Greetings {
+    fn known(&self, key: &Key) -> Option<Greeting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    fn keep(&self, key: Key, greeting: Greeting) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= KEPT {
+            known.clear();
+        }
+        known.insert(key, greeting);
+    }
+
+    /// After something that may change them (ALTER ROLE … SET, another primary).
+    pub fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Session {
+    /// Greets a client that was let in.
+    pub(super) async fn open(
+        worker: &Rc<Worker>,
+        shared: &Arc<Shared>,
+        mut client: Stream,
+        request: &StartupRequest,
+        credentials: Credentials,
+    ) -> Result<Session, Refusal> {
+        let startup = Arc::new(startup_settings(request));
+        let rules = Rc::new(shared.rules(&request.database, &request.user));
+        let (greeting, home) = match greet(worker, shared, request, &credentials, &startup).await {
+            Ok(greeting) => greeting,
+            Err(Unfit::Said(body)) => return Err(Refusal::quoting(client, &body)),
+            Err(Unfit::Error(error)) => return Err(Refusal::new(client, &error)),
+        };
+        let cancel = match shared.cancels.register(worker, greeting.pid, secret_length(request)) {
+            Ok(cancel) => cancel,
+            Err(error) => return Err(Refusal::new(client, &ClientError::unreachable("pgweir", &error.to_string()))),
+        };
+        let mut words = Vec::new();
+        for (name, value) in greeting.parameters.iter() {
+            let value = match name.as_str() {
+                "in_hot_standby" => "off",
+                "application_name" => continue,
+                _ => value.as_str(),
+            };
+            backend::put_parameter_status(&mut words, name.as_bytes(), value.as_bytes());
+        }
+        let application = startup.get("application_name").map(|name| &**name).unwrap_or_default();
+        backend::put_parameter_status(&mut words, b"application_name", application);
+        backend::put_backend_key_data(&mut words, cancel.pid(), cancel.secret());
+        backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
+        if write_all(&mut client, &words).await.is_err() {
+            return Err(Refusal::new(client, &ClientError::shutdown()));
+        }
+        let id = shared.next_session();
+        let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
+        if let Some(home) = home {
+            machine.set_home(home);
+        }
+        Ok(Session {
+            id,
+            worker: Rc::clone(worker),
+            shared: Arc::clone(shared),
+            client,
+            machine,
+            lease: None,
+            leased: Instant::now(),
+            parked: None,
+            waiter: None,
+            waiting: None,
+            inbox: Vec::new(),
+            reading_unit: true,
+            client_out: Vec::new(),
+            server_out: Vec::new(),
+            server_in: Vec::new(),
+            request: Vec::new(),
+            reply: Vec::new(),
+            database: request.database.as_str().into(),
+            credentials,
+            pools: Vec::new(),
+            catalog: shared.catalogs.database(&request.database),
+            account: worker.metrics.account(&request.database, &request.user),
+            cancel,
+            rules,
+        })
+    }
+}
+
+/// The client's own settings from its StartupMessage, in the form of the mirror.
+fn startup_settings(request: &StartupRequest) -> Settings {
+    let mut settings = Settings::new();
+    for (name, value) in &request.parameters {
+        settings.insert(name.to_ascii_lowercase().into(), value.as_bytes().into());
+    }
+    settings
+}
+
+pub(super) fn secret_length(request: &StartupRequest) -> SecretLength {
+    match request.version {
+        ProtocolVersion::V3_0 => SecretLength::Four,
+        ProtocolVersion::V3_2 => SecretLength::ThirtyTwo,
+    }
+}
+
+/// Why nobody can be greeted.
+enum Unfit {
+    /// The node's ErrorResponse body.
+    Said(Vec<u8>),
+    Error(ClientError),
+}
+
+async fn greet(
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+    request: &StartupRequest,
+    credentials: &Credentials,
+    startup: &Arc<Settings>,
+) -> Result<(Greeting, Option<u64>), Unfit> {
+    let mut kind = (**startup).clone();
+    kind.remove("application_name");
+    let key = (request.database.as_str().into(), request.user.as_str().into(), kind);
+    if let Some(mut greeting) = shared.greetings.known(&key) {
+        let home = shared.cluster.view().primary.and_then(|node| {
+            match pool(shared, node, request, credentials).checkout(worker, None, Instant::now()) {
+                Checkout::Ready(lease) => {
+                    let home = (lease.id.0, lease.pid());
+                    lease.release();
+                    Some(home)
+                }
+                Checkout::Wait(_) => None,
+            }
+        });
+        if let Some((_, pid)) = home {
+            greeting.pid = pid;
+        }
+        return Ok((greeting, home.map(|(id, _)| id)));
+    }
+    let mut lease = first_lease(worker, shared, request, credentials).await?;
+    let mut query = Vec::new();
+    let synced = sync::put_sync(&mut query, &lease.state.settings, startup, false);
+    if synced != sync::Sync::Nothing {
+        // Only the text: `exchange` makes a Query of it.
+        let text = query[frame::HEADER..query.len() - 1].to_vec();
+        match exchange(&mut lease, &text).await {
+            Ok(None) => {}
+            Ok(Some(body)) => {
+                lease.release();
+                return Err(Unfit::Said(fatal(&body)));
+            }
+            Err(error) => return Err(Unfit::Error(ClientError::unreachable("primary", &error.to_string()))),
+        }
+    }
+    lease.state.settings = Arc::clone(startup);
+    let greeting = Greeting { parameters: lease.parameters().into(), pid: lease.pid() };
+    let home = lease.id.0;
+    lease.release();
+    shared.greetings.keep(key, greeting.clone());
+    Ok((greeting, Some(home)))
+}
+
+fn pool(shared: &Shared, node: NodeId, request: &StartupRequest, credentials: &Credentials) -> Arc<Pool> {
+    shared.pools.pool(node, &request.database, &request.user, credentials)
+}
+
+/// A connection to the primary, as soon as there is one.
+async fn first_lease(
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+    request: &StartupRequest,
+    credentials: &Credentials,
+) -> Result<Lease, Unfit> {
+    let sections = shared.rules(&request.database, &request.user);
+    let until = Instant::now() + sections.cluster.failover_timeout;
+    loop {
+        let primary = shared.cluster.view().primary;
+        let failure = match primary {
+            None => ClientError::no_primary(),
+            Some(node) => {
+                let pool = pool(shared, node, request, credentials);
+                match checkout(&pool, worker, Instant::now() + sections.checkout_timeout).await {
+                    Ok(lease) => return Ok(lease),
+                    Err(CheckoutError::Refused { error, .. }) => return Err(Unfit::Said(error.to_vec())),
+                    Err(CheckoutError::Timeout { pool }) => return Err(Unfit::Error(ClientError::checkout_timeout(&pool))),
+                    Err(error) => ClientError::unreachable("primary", &error.to_string()),
+                }
+            }
+        };
+        if Instant::now() >= until {
+            return Err(Unfit::Error(failure));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+pub(super) async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>, deadline: Instant) -> Result<Lease, CheckoutError> {
+    match pool.checkout(worker, None, deadline) {
+        Checkout::Ready(lease) => Ok(lease),
+        Checkout::Wait(mut waiter) => poll_fn(|cx| waiter.poll(cx)).await,
+    }
+}
+
+/// Runs one Query of ours on a connection that nobody else uses; its rows are dropped, ParameterStatus is noted. `Some` is
+/// the body of the node's ErrorResponse.
+pub(super) async fn exchange(lease: &mut Lease, text: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+    let mut query = Vec::new();
+    crate::protocol::frontend::put_query(&mut query, text);
+    write_all(&mut lease.stream, &query).await?;
+    let (mut input, mut error) = (Vec::new(), None);
+    loop {
+        let invalid = |_| std::io::Error::from(std::io::ErrorKind::InvalidData);
+        while let Some(header) = frame::header(&input).map_err(invalid)? {
+            if input.len() < header.total {
+                break;
+            }
+            let rest = input.split_off(header.total);
+            let body = &input[frame::HEADER..];
+            match header.tag {
+                b'E' => error = Some(body.to_vec()),
+                b'S' => note_parameter(lease, body),
+                b'Z' => return Ok(error),
+                _ => {}
+            }
+            input = rest;
+        }
+        let mut chunk = [0; 4096];
+        let n = poll_fn(|cx| lease.stream.poll_read_into(cx, &mut chunk)).await?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        input.extend_from_slice(&chunk[..n]);
+    }
+}
+
+fn note_parameter(lease: &mut Lease, body: &[u8]) {
+    let Some((name, value)) = backend::parameter_status(body) else {
+        return;
+    };
+    lease.set_parameter(&String::from_utf8_lossy(name), &String::from_utf8_lossy(value));
+}
+
+/// A startup setting that the node refuses ends the login, as it would without us.
+fn fatal(body: &[u8]) -> Vec<u8> {
+    let mut fatal = Vec::new();
+    let mut rest = body;
+    while let Some((&code, tail)) = rest.split_first() {
+        let Some(end) = memchr::memchr(0, tail) else {
+            break;
+        };
+        let value: &[u8] = if code == b'S' || code == b'V' { b"FATAL" } else { &tail[..end] };
+        fatal.push(code);
+        fatal.extend_from_slice(value);
+        fatal.push(0);
+        rest = &tail[end + 1..];
+    }
+    fatal.push(0);
+    fatal
+}
+
+pub(super) async fn write_all(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
+    use tokio::io::AsyncWriteExt;
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}

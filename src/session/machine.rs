@@ -1,0 +1,465 @@
+//! Pure: one client session as a state machine: bytes in, Steps out. It owns the phase and is the only place that decides
+//! what happens next; `session::mod` does the I/O that a Step asks for. The work is spread over `route` (where a unit runs),
+//! `emit` (client's messages to a node), `replies` (a node's messages to the client) and `settle` (what a unit left behind).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::audit::Audit;
+use super::pins::Pins;
+use super::pipeline::Pipeline;
+use super::relay::Outbox;
+use super::settings::SessionSettings;
+use super::statements::Statements;
+use super::undo::Undo;
+use super::unit::{End, Reader, Unit};
+use crate::catalog::Catalog;
+use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
+use crate::config::{ClusterConfig, RoutingConfig};
+use crate::pool::state::ConnectionState;
+use crate::protocol::TransactionStatus;
+use crate::protocol::frame::FrameError;
+use crate::protocol::sqlstate::ClientError;
+use crate::routing::{self, Floor, RouteSetting, SessionState, Target};
+use crate::sql::cache::VerdictCache;
+use crate::sql::{Lexis, TransactionModes, Verdict};
+
+/// What the machine asks of the session's loop.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Nothing more can be done with these bytes: read more, from whoever sends first.
+    ReadMore,
+    /// The client's next bytes must wait for the node's reply.
+    AwaitReply,
+    /// A server connection is needed; `on_lease` goes on.
+    Checkout(Target),
+    /// No replica has reached the session's floor yet: ask again when the view or the sample changed, at most so long.
+    AwaitReplica(Duration),
+    /// The unit is over and the server connection is free of everything that is this session's.
+    Release,
+    /// The replica could not answer: let go of it, and give the client's bytes of this unit to `on_client` again.
+    Retry,
+    /// The session is over.
+    Close(SessionEnd),
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SessionEnd {
+    /// Terminate, or the client closed its side.
+    Client,
+    /// With this error as the last words.
+    Error(ClientError),
+    /// The node ended it; its last words were forwarded.
+    Server,
+}
+
+/// What the session knows at this moment; read once for each wake-up.
+pub struct Env<'a> {
+    pub view: &'a ClusterView,
+    pub sample: Option<Sample>,
+    /// `Cluster::ticket()`, now.
+    pub ticket: u64,
+    pub global: GlobalFloor,
+    pub catalog: &'a Catalog,
+    /// `false` while DDL is under way.
+    pub catalog_current: bool,
+    pub verdicts: &'a mut VerdictCache,
+    pub dice: (u32, u32),
+    /// How long the unit at hand has been waiting for a replica.
+    pub waited: Duration,
+    pub rules: &'a Rules,
+}
+
+/// The configuration of a session, by value.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    pub routing: RoutingConfig,
+    pub cluster: ClusterConfig,
+    pub held_request: usize,
+    pub session_statements: usize,
+    pub server_statements: usize,
+    pub checkout_timeout: Duration,
+    pub session_pooling: bool,
+    /// The user that server connections log in as.
+    pub user: Box<str>,
+}
+
+/// The server connection that the session holds, as far as the machine may see it.
+pub struct Link<'a> {
+    pub id: u64,
+    pub node: NodeId,
+    pub role: LinkRole,
+    pub state: &'a mut ConnectionState,
+    pub parameters: &'a mut Vec<(String, String)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkRole {
+    Primary,
+    Replica,
+}
+
+/// Where the client's messages go.
+pub struct ClientIo<'a> {
+    pub to_server: Outbox<'a>,
+    /// Answers that need no node.
+    pub to_client: &'a mut Vec<u8>,
+}
+
+/// Where a node's messages go.
+pub struct ServerIo<'a> {
+    pub to_client: Outbox<'a>,
+    /// What we ask of the node ourselves.
+    pub to_server: &'a mut Vec<u8>,
+}
+
+/// See house.md: Idle and Queued are `Ready` and `Routed` here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Between units.
+    Ready,
+    /// Decided; a server connection is on its way.
+    Routed(Target),
+    /// The unit is being sent, or its replies are owed.
+    Running,
+    /// A transaction is being rolled back on its replica, to be opened elsewhere.
+    Leaving,
+    /// The unit failed before it was sent: its messages are dropped up to Sync.
+    Skipping,
+}
+
+/// The transaction block, as the client sees it.
+#[derive(Debug, Default)]
+pub(super) enum Block {
+    #[default]
+    None,
+    /// The client was told that its BEGIN is done; no node has heard of it yet.
+    Announced(Box<Announced>),
+    /// Open on a replica: so far only reads were in it, so it can move.
+    Replica(Box<Announced>),
+    Primary,
+    /// It could not be opened after all: everything fails until the client ends it.
+    Doomed,
+}
+
+/// A BEGIN that is sent with the first real statement.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    /// The client's own texts, joined by semicolons.
+    pub text: Vec<u8>,
+    pub modes: TransactionModes,
+}
+
+/// How a COPY FROM STDIN is going on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum CopyIn {
+    #[default]
+    None,
+    Simple,
+    Extended,
+}
+
+/// What happened to a unit so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Fate {
+    #[default]
+    Clean,
+    /// An error was forwarded.
+    Failed,
+    /// A replica's error was held back: the primary is asked instead when the replica is done.
+    Refused,
+}
+
+/// Whether a reply may go to the client at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Reply {
+    #[default]
+    Direct,
+    /// From a replica: held back while it can still be asked for elsewhere.
+    Held,
+}
+
+/// A message that is longer than what has arrived of it goes through in pieces.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Piecemeal {
+    pub left: usize,
+    pub forward: Forward,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Forward {
+    #[default]
+    Pass,
+    Drop,
+}
+
+/// The unit that is being executed.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    /// What ended it; `None` while more of it is to be sent.
+    pub end: Option<End>,
+    /// Which of the unit's texts is the next to be sent.
+    pub next_text: usize,
+    pub fate: Fate,
+    pub reply: Reply,
+    /// Whether it may be run a second time (a proven read, autocommit).
+    pub replay: Replay,
+    pub copy: CopyIn,
+    pub from_client: Piecemeal,
+    pub from_server: Piecemeal,
+    /// Of statements that succeeded, if they have acts.
+    pub acts: Vec<Rc<Verdict>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Replay {
+    #[default]
+    Never,
+    Read,
+    /// It was already run a second time.
+    Again,
+}
+
+/// What kept a unit from being answered where it was sent first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Setback {
+    #[default]
+    None,
+    /// The replica went away.
+    Lost(NodeId),
+    /// The replica answered with an error (the metrics' word for it): only the primary's word counts.
+    Refused(&'static str),
+}
+
+/// One session.
+pub struct Machine {
+    pub(super) id: u64,
+    pub(super) phase: Phase,
+    pub(super) unit: Unit,
+    pub(super) work: Work,
+    pub(super) owed: Pipeline,
+    pub(super) state: SessionState,
+    pub(super) block: Block,
+    /// Of the server connection at hand.
+    pub(super) status: TransactionStatus,
+    pub(super) statements: Statements,
+    pub(super) settings: SessionSettings,
+    pub(super) pins: Pins,
+    pub(super) audit: Option<Box<Audit>>,
+    pub(super) traces: Traces,
+    pub(super) setback: Setback,
+    pub(super) arrived: Option<u64>,
+    pub(super) decision: Option<routing::Reason>,
+    /// Server names in use by this unit and what the client calls them, for errors that name them.
+    pub(super) aliases: Vec<(u32, Box<[u8]>)>,
+    /// The server connection that took sequence values for this session.
+    pub(super) home: Option<u64>,
+    pub(super) finished: Option<Finished>,
+    pub(super) undo: Vec<Undo>,
+    pub(super) unit_start: usize,
+    /// Why the last replica's answer was not used, for the metrics.
+    pub(super) refusal: &'static str,
+    /// Nothing may follow a change of role before it was seen to succeed.
+    pub(super) await_settings: bool,
+}
+
+/// What the transaction at hand did that must be looked after when it ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traces(u8);
+
+impl Traces {
+    /// Acts about settings or the server process were seen inside a block.
+    pub(super) const AUDIT: Traces = Traces(1);
+    /// The catalog may change.
+    pub(super) const DDL: Traces = Traces(2);
+    /// A setting went back to the server's default, although the session came with a value of its own.
+    pub(super) const TELL: Traces = Traces(4);
+    /// The session reads currval or lastval: taking a sequence value pins it from now on.
+    pub(super) const SEQUENCES: Traces = Traces(8);
+
+    pub(super) fn add(&mut self, trace: Traces) {
+        self.0 |= trace.0;
+    }
+
+    pub(super) fn remove(&mut self, trace: Traces) {
+        self.0 &= !trace.0;
+    }
+
+    pub(super) fn has(self, trace: Traces) -> bool {
+        self.0 & trace.0 != 0
+    }
+}
+
+/// A unit that is over: for the metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    pub replica: Option<NodeId>,
+    pub reason: Option<routing::Reason>,
+    pub statements: u32,
+    pub setback: Option<&'static str>,
+}
+
+impl Machine {
+    /// A session that just logged in.
+    pub fn new(id: u64, rules: &Rules, settings: SessionSettings) -> Machine {
+        let mut machine = Machine {
+            id,
+            phase: Phase::Ready,
+            unit: Unit::new(),
+            work: Work::default(),
+            owed: Pipeline::default(),
+            state: SessionState {
+                consistency: rules.routing.consistency,
+                route: RouteSetting::Auto,
+                floor: Floor::None,
+                last_read: None,
+                transaction: routing::Transaction::None,
+                reads_pinned: false,
+            },
+            block: Block::None,
+            status: TransactionStatus::Idle,
+            statements: Statements::new(id),
+            settings,
+            pins: Pins::default(),
+            audit: None,
+            traces: Traces::default(),
+            setback: Setback::None,
+            arrived: None,
+            decision: None,
+            aliases: Vec::new(),
+            home: None,
+            finished: None,
+            undo: Vec::new(),
+            unit_start: 0,
+            refusal: "server_error",
+            await_settings: false,
+        };
+        if rules.session_pooling {
+            machine.pins.insert(crate::sql::Pin::SessionPooling);
+        }
+        machine.adopt_settings();
+        machine
+    }
+
+    pub fn settings(&self) -> &SessionSettings {
+        &self.settings
+    }
+
+    pub fn settings_mut(&mut self) -> &mut SessionSettings {
+        &mut self.settings
+    }
+
+    pub fn pins(&self) -> Pins {
+        self.pins
+    }
+
+    /// The server connection to be preferred: it took sequence values for this session.
+    pub fn home(&self) -> Option<u64> {
+        self.home
+    }
+
+    pub fn set_home(&mut self, home: u64) {
+        self.home = Some(home);
+    }
+
+    /// Nothing is under way: no unit, no transaction block, nothing owed.
+    pub fn is_idle(&self) -> bool {
+        self.phase == Phase::Ready && matches!(self.block, Block::None) && self.status == TransactionStatus::Idle && self.owed.is_empty()
+    }
+
+    /// The reply is being held back: the loop keeps what comes from the node until this turns false.
+    pub fn holds_reply(&self) -> bool {
+        self.phase == Phase::Running && self.work.reply == Reply::Held
+    }
+
+    /// What comes from the node now is nobody's answer.
+    pub fn discards_reply(&self) -> bool {
+        self.phase == Phase::Leaving || self.work.fate == Fate::Refused
+    }
+
+    /// The loop could hold no more and sends on what it held: from now on the unit cannot be retried.
+    pub fn reply_overflowed(&mut self) {
+        self.work.reply = Reply::Direct;
+        self.work.replay = Replay::Never;
+    }
+
+    /// The loop must keep the client's bytes of this unit: they may be needed once more.
+    pub fn keeps_request(&self) -> bool {
+        self.phase == Phase::Running && self.work.replay != Replay::Never
+    }
+
+    /// Where in the input of the last `on_client` the unit begins.
+    pub fn unit_start(&self) -> usize {
+        self.unit_start
+    }
+
+    /// The unit that ended since the last call.
+    pub fn take_finished(&mut self) -> Option<Finished> {
+        self.finished.take()
+    }
+
+    /// DDL of this session is under way, by what it sent so far.
+    pub fn has_ddl(&self) -> bool {
+        self.traces.has(Traces::DDL)
+    }
+
+    pub(super) fn reader<'a>(&'a mut self, env: &'a mut Env<'_>) -> (&'a mut Unit, Reader<'a>) {
+        let lexis = if self.settings.standard_lexis() { Lexis::Standard } else { Lexis::Unusual };
+        let reader = Reader {
+            catalog: env.catalog,
+            verdicts: env.verdicts,
+            lexis,
+            statements: &mut self.statements,
+            limit: env.rules.held_request,
+        };
+        (&mut self.unit, reader)
+    }
+
+    /// Takes the client's bytes from `input[*at..]` as far as it can.
+    pub fn on_client(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        io: &mut ClientIo<'_>,
+        mut link: Option<&mut Link<'_>>,
+        env: &mut Env<'_>,
+    ) -> Result<Step, FrameError> {
+        loop {
+            match self.phase {
+                Phase::Routed(target) => return Ok(Step::Checkout(target)),
+                Phase::Leaving => return Ok(Step::AwaitReply),
+                Phase::Skipping => {
+                    if !self.skip(input, at, io)? {
+                        return Ok(Step::ReadMore);
+                    }
+                }
+                Phase::Running => {
+                    let Some(link) = link.as_deref_mut() else {
+                        return Ok(Step::AwaitReply);
+                    };
+                    return self.emit(input, at, io, link, env);
+                }
+                Phase::Ready if *at == input.len() => return Ok(Step::ReadMore),
+                Phase::Ready => {
+                    if let Some(step) = self.on_unit(input, at, io, link.as_deref_mut(), env)? {
+                        return Ok(step);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The server connection cannot be had: another replica, or the primary. Call `on_client` again.
+    pub fn on_lost_lease(&mut self, node: NodeId) {
+        self.setback = Setback::Lost(node);
+        self.phase = Phase::Ready;
+        self.unit.reset();
+    }
+
+    /// The server connection is here; the unit may be sent (call `on_client` again).
+    pub fn on_lease(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        self.status = TransactionStatus::Idle;
+        self.begin(io, link);
+    }
+}

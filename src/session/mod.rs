@@ -1,0 +1,243 @@
+//! One client, from its first byte to Terminate. A worker spawns `serve` for every socket; it logs the client in and then
+//! runs the loop in `run`, which does what the machine's Steps ask for. What decides is in `machine`; nothing here does.
+
+pub mod audit;
+mod checkout;
+mod emit;
+mod event;
+mod greeting;
+pub mod machine;
+pub mod pins;
+pub mod pipeline;
+pub mod relay;
+mod replication;
+mod replies;
+mod route;
+mod run;
+mod settle;
+pub mod settings;
+pub mod statements;
+mod undo;
+pub mod unit;
+
+pub mod cancel;
+pub mod login;
+pub mod startup;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tracing::{debug, info};
+
+use crate::auth::Auth;
+use crate::catalog::handle::Catalogs;
+use crate::cluster::Cluster;
+use crate::config::{ClusterConfig, Config, LimitsConfig, PoolConfig, PoolMode, PoolOverride, RoutingConfig};
+use crate::pool::Pools;
+use crate::protocol::backend;
+use crate::protocol::sqlstate::ClientError;
+use crate::stream::Stream;
+use crate::tls::Acceptor;
+use crate::worker::Worker;
+use cancel::{CancelOutcome, Cancels};
+use greeting::Greetings;
+use machine::{Rules, SessionEnd};
+use run::Session;
+use startup::{Startup, StartupRequest};
+
+/// What every session shares: handles that `proxy` built, and the parts of the configuration that a reload may change.
+pub struct Shared {
+    cluster: Arc<Cluster>,
+    catalogs: Arc<Catalogs>,
+    pools: Arc<Pools>,
+    auth: ArcSwap<Auth>,
+    acceptor: Option<Arc<Acceptor>>,
+    cancels: Arc<Cancels>,
+    /// What clients are told after the login.
+    pub greetings: Greetings,
+    sections: ArcSwap<Sections>,
+    sessions: AtomicU64,
+}
+
+/// What of the configuration concerns sessions. A session keeps what it started with.
+struct Sections {
+    routing: RoutingConfig,
+    cluster: ClusterConfig,
+    pool: PoolConfig,
+    pool_overrides: Vec<PoolOverride>,
+    limits: LimitsConfig,
+}
+
+impl Sections {
+    fn of(config: &Config) -> Sections {
+        Sections {
+            routing: config.routing.clone(),
+            cluster: config.cluster.clone(),
+            pool: config.pool.clone(),
+            pool_overrides: config.pool_overrides.clone(),
+            limits: config.limits.clone(),
+        }
+    }
+
+    /// The pool settings of this database and user: the first exception that matches, or the rule.
+    fn pool_config(&self, database: &str, user: &str) -> &PoolConfig {
+        let matches = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
+        self.pool_overrides
+            .iter()
+            .find(|entry| matches(&entry.database, database) && matches(&entry.user, user))
+            .map_or(&self.pool, |entry| &entry.pool)
+    }
+}
+
+impl Shared {
+    pub fn new(
+        config: &Config,
+        cluster: Arc<Cluster>,
+        catalogs: Arc<Catalogs>,
+        pools: Arc<Pools>,
+        auth: Auth,
+        acceptor: Option<Arc<Acceptor>>,
+    ) -> Shared {
+        Shared {
+            cluster,
+            catalogs,
+            pools,
+            auth: ArcSwap::from_pointee(auth),
+            acceptor,
+            cancels: Cancels::new(),
+            greetings: Greetings::default(),
+            sections: ArcSwap::from_pointee(Sections::of(config)),
+            sessions: AtomicU64::new(1),
+        }
+    }
+
+    /// For sessions that begin from now on.
+    pub fn reconfigure(&self, config: &Config, auth: Auth) {
+        self.sections.store(Arc::new(Sections::of(config)));
+        self.auth.store(Arc::new(auth));
+    }
+
+    fn rules(&self, database: &str, user: &str) -> Rules {
+        let sections = self.sections.load();
+        let pool = sections.pool_config(database, user);
+        Rules {
+            routing: sections.routing.clone(),
+            cluster: sections.cluster.clone(),
+            held_request: sections.limits.held_request,
+            session_statements: sections.limits.session_statements,
+            server_statements: pool.statements,
+            checkout_timeout: pool.checkout_timeout,
+            session_pooling: pool.mode == PoolMode::Session,
+            user: user.into(),
+        }
+    }
+
+    fn next_session(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// One accepted socket. Never fails: what goes wrong is told to the client and counted.
+pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer: String) {
+    worker.metrics.client_opened();
+    let patience = shared.sections.load().limits.login_timeout;
+    let startup = tokio::time::timeout(patience, startup::negotiate(stream, shared.acceptor.as_deref())).await;
+    match startup.ok() {
+        Some(Ok(Startup::Session { stream, request })) => serve_session(&worker, &shared, stream, request, &peer).await,
+        Some(Ok(Startup::Cancel { stream, key })) => {
+            match shared.cancels.cancel(key.pid, &key.secret).await {
+                CancelOutcome::Delivered => worker.metrics.cancel_delivered(),
+                _ => worker.metrics.cancel_ignored(),
+            }
+            // Only now: a driver that waits for the end knows that its next statement is safe.
+            drop(stream);
+        }
+        Some(Ok(Startup::Closed)) => debug!(peer, "closed before startup"),
+        Some(Err(error)) => {
+            worker.metrics.login_failed();
+            debug!(peer, %error, "startup failed");
+        }
+        None => {
+            worker.metrics.login_failed();
+            info!(peer, "client did not log in within login_timeout");
+        }
+    }
+    worker.metrics.client_closed();
+}
+
+async fn serve_session(worker: &Rc<Worker>, shared: &Arc<Shared>, mut stream: Stream, request: StartupRequest, peer: &str) {
+    let patience = shared.sections.load().limits.login_timeout;
+    let auth = shared.auth.load_full();
+    let login = login::authenticate(&mut stream, &request, &auth);
+    let credentials = match tokio::time::timeout(patience, login).await.ok() {
+        Some(Ok(credentials)) => credentials,
+        Some(Err(error)) => {
+            worker.metrics.login_failed();
+            info!(peer, user = request.user, database = request.database, %error, "login failed");
+            return;
+        }
+        None => {
+            worker.metrics.login_failed();
+            info!(peer, user = request.user, "client did not log in within login_timeout");
+            return;
+        }
+    };
+    if request.replication.is_some() {
+        replication::serve(worker, shared, stream, &request, &credentials).await;
+        return;
+    }
+    match Session::open(worker, shared, stream, &request, credentials).await {
+        Ok(session) => {
+            let id = session.id();
+            debug!(session = id, peer, user = request.user, database = request.database, "session opened");
+            let end = session.run().await;
+            match &end {
+                SessionEnd::Error(error) => {
+                    info!(session = id, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
+                }
+                SessionEnd::Client | SessionEnd::Server => debug!(session = id, peer, ?end, "session ended"),
+            }
+        }
+        Err(mut refused) => {
+            worker.metrics.login_failed();
+            info!(peer, user = request.user, database = request.database, error = refused.why, "session refused");
+            refused.tell().await;
+        }
+    }
+}
+
+/// The client was let in but cannot be served; it gets these last words.
+struct Refusal {
+    stream: Stream,
+    last_words: Vec<u8>,
+    why: String,
+}
+
+impl Refusal {
+    fn new(stream: Stream, error: &ClientError) -> Refusal {
+        let mut last_words = Vec::new();
+        backend::put_error(&mut last_words, &ClientError { severity: "FATAL", ..error.clone() });
+        Refusal { stream, last_words, why: error.message.clone() }
+    }
+
+    /// In a node's own words.
+    fn quoting(stream: Stream, body: &[u8]) -> Refusal {
+        let mut last_words = Vec::new();
+        crate::protocol::frontend::message(&mut last_words, b'E', |out| out.extend_from_slice(body));
+        let why = String::from_utf8_lossy(backend::error_field(body, b'M').unwrap_or_default()).into_owned();
+        Refusal { stream, last_words, why }
+    }
+
+    async fn tell(&mut self) {
+        use tokio::io::AsyncWriteExt;
+        // The client may be gone already; then nobody is left to be told.
+        let told = tokio::time::timeout(Duration::from_secs(1), async {
+            self.stream.write_all(&self.last_words).await?;
+            self.stream.shutdown().await
+        });
+        drop(told.await);
+    }
+}

@@ -1,0 +1,92 @@
+//! Pure: why this session must keep its server connection. The machine adds a pin when a statement leaves something in the
+//! server process, and replaces the auditable ones by what an audit of the process found.
+
+use crate::sql::Pin;
+
+/// A small set of pins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pins(u16);
+
+const ALL: [Pin; 12] = [
+    Pin::TempObjects,
+    Pin::HoldCursor,
+    Pin::AdvisoryLock,
+    Pin::Listen,
+    Pin::SqlPrepare,
+    Pin::RandomSeed,
+    Pin::Sequence,
+    Pin::BackendPid,
+    Pin::Load,
+    Pin::ReplicationOrigin,
+    Pin::Opaque,
+    Pin::SessionPooling,
+];
+
+impl Pins {
+    pub fn insert(&mut self, pin: Pin) {
+        self.0 |= 1 << pin as u16;
+    }
+
+    pub fn remove(&mut self, pin: Pin) {
+        self.0 &= !(1 << pin as u16);
+    }
+
+    pub fn contains(self, pin: Pin) -> bool {
+        self.0 & (1 << pin as u16) != 0
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = Pin> {
+        ALL.into_iter().filter(move |pin| self.contains(*pin))
+    }
+
+    /// What a read may depend on: it must then run where the pin is.
+    pub fn hold_reads(self) -> bool {
+        self.contains(Pin::TempObjects) || self.contains(Pin::RandomSeed) || self.contains(Pin::Opaque)
+    }
+
+    /// What DISCARD ALL does not undo: the connection cannot serve another session afterwards.
+    pub fn spoil(self) -> bool {
+        [Pin::RandomSeed, Pin::Load, Pin::ReplicationOrigin, Pin::Opaque].into_iter().any(|pin| self.contains(pin))
+    }
+
+    /// Replaces everything that an audit sees by what it saw.
+    pub fn audited(&mut self, found: Pins) {
+        for pin in AUDITED {
+            self.remove(pin);
+        }
+        self.0 |= found.0;
+    }
+}
+
+const AUDITED: [Pin; 6] =
+    [Pin::TempObjects, Pin::HoldCursor, Pin::AdvisoryLock, Pin::Listen, Pin::SqlPrepare, Pin::Opaque];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_audit_replaces_what_it_can_see_and_nothing_else() {
+        let mut pins = Pins::default();
+        pins.insert(Pin::TempObjects);
+        pins.insert(Pin::RandomSeed);
+        let mut found = Pins::default();
+        found.insert(Pin::Listen);
+        pins.audited(found);
+        assert_eq!(pins.iter().collect::<Vec<_>>(), [Pin::Listen, Pin::RandomSeed]);
+        assert!(pins.hold_reads() && pins.spoil());
+    }
+
+    #[test]
+    fn every_pin_has_a_place() {
+        for pin in ALL {
+            let mut pins = Pins::default();
+            pins.insert(pin);
+            assert_eq!(pins.iter().collect::<Vec<_>>(), [pin]);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Pure: requests sent and the replies still owed, in order, up to Sync (manual: "Extended Query" and "Pipelining").
+//! The machine pushes an entry for every message that it sends and pops it when the reply is complete.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use crate::pool::state::StatementKey;
+use crate::sql::Verdict;
+
+/// One reply that a node owes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Owed {
+    /// The client's Query, up to ReadyForQuery. The verdict only if its acts must be accounted for.
+    Query(Option<Rc<Verdict>>),
+    /// A Query of ours: swallowed up to its ReadyForQuery.
+    Ours(Ours),
+    /// The client's Parse. What to undo if it fails.
+    Parse(Parsed),
+    Bind,
+    /// ParameterDescription, then RowDescription or NoData.
+    DescribeStatement,
+    DescribePortal,
+    Execute(Option<Rc<Verdict>>),
+    Close,
+    Sync,
+    FunctionCall,
+    /// A Parse of ours in front of a Bind or Describe; its ParseComplete is swallowed, its error is the client's.
+    OurParse(StatementKey),
+    /// A Parse of ours of the session's unnamed statement.
+    OurUnnamed,
+    /// A Close of ours; its CloseComplete is swallowed.
+    OurClose,
+}
+
+/// Why we sent a Query of our own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ours {
+    /// The settings' difference.
+    Settings,
+    /// The transaction's BEGIN that the client was already told to be done.
+    Begin,
+    /// Sequence state of another session is dropped.
+    Discard,
+    /// A READ ONLY transaction leaves its replica.
+    Rollback,
+    Audit,
+}
+
+/// A Parse under way.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parsed {
+    Unnamed,
+    /// Known to the session as `name`, to the server connection by the key.
+    Named { name: Box<[u8]>, key: StatementKey },
+    /// Expected to fail: the client used the name of a statement that it has.
+    Duplicate,
+}
+
+/// The replies owed, oldest first.
+#[derive(Debug, Default)]
+pub struct Pipeline {
+    owed: VecDeque<Owed>,
+}
+
+impl Pipeline {
+    pub fn push(&mut self, owed: Owed) {
+        self.owed.push_back(owed);
+    }
+
+    pub fn front(&self) -> Option<&Owed> {
+        self.owed.front()
+    }
+
+    pub fn pop(&mut self) -> Option<Owed> {
+        self.owed.pop_front()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.owed.is_empty()
+    }
+
+    pub fn len(&self) -> usize {
+        self.owed.len()
+    }
+
+    pub fn clear(&mut self) {
+        self.owed.clear();
+    }
+
+    /// COPY FROM STDIN began: a Sync that was sent behind its Execute is ignored by the server. True if there was one.
+    pub fn drop_sync_behind_execute(&mut self) -> bool {
+        let behind = matches!(self.owed.get(1), Some(Owed::Sync));
+        if behind {
+            self.owed.remove(1);
+        }
+        behind
+    }
+
+    /// After an error in the extended protocol the server skips everything up to Sync. Returns what will not be
+    /// answered, the failed one first; the Sync itself stays, if it was sent already.
+    pub fn skip_to_sync(&mut self) -> impl Iterator<Item = Owed> + '_ {
+        let end = self.owed.iter().position(|owed| matches!(owed, Owed::Sync)).unwrap_or(self.owed.len());
+        self.owed.drain(..end)
+    }
+}

@@ -1,0 +1,342 @@
+//! Pure: a node's messages on their way to the client. Each is matched with what is owed; the answers to our own requests
+//! are swallowed, a replica's error is held back, everything else passes unseen. Part of the machine.
+
+use super::machine::{Block, CopyIn, Env, Fate, Forward, Link, Machine, Phase, Piecemeal, Reply, ServerIo, SessionEnd, Step};
+use super::pipeline::{Ours, Owed, Parsed};
+use super::undo::Undo;
+use crate::pool::state::server_name;
+use crate::protocol::frame::{self, FrameError, HEADER};
+use crate::protocol::sqlstate::ClientError;
+use crate::protocol::{TransactionStatus, backend, frontend};
+use crate::routing::Floor;
+
+/// Query canceled: by the client itself or its statement_timeout, so it is the answer.
+const QUERY_CANCELED: &[u8] = b"57014";
+
+/// Backend messages that must be whole before they are looked at, up to this many bytes.
+const LONGEST_KEPT: usize = 64 << 20;
+
+/// What becomes of one message.
+enum Fare {
+    Pass,
+    Drop,
+    /// Something else was written in its place.
+    Replaced,
+    /// The unit's last message: what follows from it.
+    Ready(TransactionStatus),
+    End(SessionEnd),
+}
+
+impl Machine {
+    /// Takes a node's bytes from `input[*at..]`. Stops where the unit ends.
+    pub fn on_server(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        io: &mut ServerIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Result<Step, FrameError> {
+        while *at < input.len() {
+            let left = self.work.from_server.left.min(input.len() - *at);
+            if left > 0 {
+                if self.work.from_server.forward == Forward::Pass {
+                    io.to_client.pass(*at..*at + left);
+                }
+                *at += left;
+                self.work.from_server.left -= left;
+                continue;
+            }
+            let Some(header) = frame::header(&input[*at..])? else {
+                break;
+            };
+            let range = *at..(*at + header.total).min(input.len());
+            let whole = range.len() == header.total;
+            if !whole && self.must_be_whole(header.tag) {
+                if header.total > LONGEST_KEPT {
+                    return Err(FrameError::Length { tag: header.tag });
+                }
+                break;
+            }
+            let fare = self.on_message(header.tag, &input[range.clone()], io, link, env);
+            *at = range.end;
+            let left = header.total - range.len();
+            match fare {
+                Fare::Pass => {
+                    io.to_client.pass(range);
+                    self.work.from_server = Piecemeal { left, forward: Forward::Pass };
+                }
+                Fare::Drop => self.work.from_server = Piecemeal { left, forward: Forward::Drop },
+                Fare::Replaced => {}
+                Fare::End(end) => return Ok(Step::Close(end)),
+                Fare::Ready(status) => {
+                    if let Some(step) = self.on_ready(status, range, io, link, env) {
+                        return Ok(step);
+                    }
+                }
+            }
+        }
+        Ok(if self.phase == Phase::Ready { Step::ReadMore } else { Step::AwaitReply })
+    }
+
+    fn must_be_whole(&self, tag: u8) -> bool {
+        match tag {
+            b'E' | b'S' | b'Z' => true,
+            b'D' => matches!(self.owed.front(), Some(Owed::Ours(_))),
+            _ => false,
+        }
+    }
+
+    fn on_message(&mut self, tag: u8, message: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Fare {
+        let ours = matches!(
+            self.owed.front(),
+            Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose | Owed::OurUnnamed)
+        );
+        match tag {
+            b'D' | b'T' | b'C' | b'I' | b'N' | b'n' if ours => {
+                if let (b'D', Some(audit)) = (tag, &mut self.audit) {
+                    audit.on_row(&message[HEADER..]);
+                }
+                Fare::Drop
+            }
+            b'D' | b'd' | b't' | b'N' | b'H' | b'c' | b'V' | b'W' => Fare::Pass,
+            b'C' | b'I' | b's' => {
+                if let Some(Owed::Execute(verdict)) = self.owed.front() {
+                    let verdict = verdict.clone();
+                    self.owed.pop();
+                    self.work.acts.extend(verdict);
+                }
+                Fare::Pass
+            }
+            b'T' | b'n' => {
+                if matches!(self.owed.front(), Some(Owed::DescribeStatement | Owed::DescribePortal)) {
+                    self.owed.pop();
+                }
+                Fare::Pass
+            }
+            b'1' | b'2' | b'3' => {
+                self.owed.pop();
+                if ours { Fare::Drop } else { Fare::Pass }
+            }
+            b'G' => {
+                self.on_copy_in();
+                Fare::Pass
+            }
+            b'A' => {
+                // What a notification tells of was committed before: the next read must see it.
+                self.state.floor = Floor::Unknown { ticket: env.ticket, at_least: self.known_floor() };
+                Fare::Pass
+            }
+            b'S' => self.on_parameter(&message[HEADER..], ours, link),
+            b'E' => self.on_error(&message[HEADER..], io, link),
+            b'Z' => match message.get(HEADER).copied().and_then(TransactionStatus::from_byte) {
+                Some(status) => Fare::Ready(status),
+                None => Fare::End(SessionEnd::Error(ClientError::protocol_violation("pgweir: a node sent a malformed ReadyForQuery"))),
+            },
+            _ => Fare::Drop,
+        }
+    }
+
+    fn on_copy_in(&mut self) {
+        self.work.copy = match self.owed.front() {
+            Some(Owed::Execute(_)) => {
+                if self.owed.drop_sync_behind_execute() {
+                    self.work.end = None;
+                }
+                CopyIn::Extended
+            }
+            _ => CopyIn::Simple,
+        };
+    }
+
+    /// The client sees the primary's values, and never what only tells nodes apart.
+    fn on_parameter(&mut self, body: &[u8], ours: bool, link: &mut Link<'_>) -> Fare {
+        let Some((name, value)) = backend::parameter_status(body) else {
+            return Fare::Drop;
+        };
+        let (name_text, value) = (String::from_utf8_lossy(name), String::from_utf8_lossy(value));
+        match link.parameters.iter_mut().find(|(known, _)| *known == name_text) {
+            Some((_, known)) => *known = value.into_owned(),
+            None => link.parameters.push((name_text.into_owned(), value.into_owned())),
+        }
+        let hidden = name == b"in_hot_standby" || Machine::on_replica(link);
+        let told = self.traces.has(super::machine::Traces::TELL) && matches!(self.owed.front(), Some(Owed::Ours(Ours::Settings)));
+        if hidden || (ours && !told) { Fare::Drop } else { Fare::Pass }
+    }
+
+    fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
+        self.work.copy = CopyIn::None;
+        if let Some(Owed::Ours(ours)) = self.owed.front() {
+            return self.on_own_error(*ours, body, io, link);
+        }
+        let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
+        let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED;
+        self.work.fate = if held { Fate::Refused } else { Fate::Failed };
+        self.refusal = refusal(sqlstate);
+        if !matches!(self.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
+            self.on_skip(link);
+        }
+        if held {
+            return Fare::Drop;
+        }
+        for (number, name) in &self.aliases {
+            let server = format!("\"{}\"", server_name(*number));
+            if memchr::memmem::find(body, server.as_bytes()).is_some() {
+                let client = [b"\"", &**name, b"\""].concat();
+                backend::put_error_renamed(io.to_client.put(), body, server.as_bytes(), &client);
+                return Fare::Replaced;
+            }
+        }
+        Fare::Pass
+    }
+
+    /// An error in the extended protocol: nothing up to Sync will be answered, nothing in it was prepared.
+    fn on_skip(&mut self, link: &mut Link<'_>) {
+        let skipped: Vec<Owed> = self.owed.skip_to_sync().collect();
+        if self.owed.is_empty() {
+            // The server now ignores everything until the client's Sync.
+            self.work.end = None;
+        }
+        for owed in skipped {
+            match owed {
+                Owed::Parse(Parsed::Named { name, key }) => {
+                    self.statements.remove(&name);
+                    link.state.statements.remove(key);
+                }
+                Owed::OurParse(key) => drop(link.state.statements.remove(key)),
+                Owed::Parse(Parsed::Unnamed) => {
+                    self.statements.drop_unnamed();
+                    link.state.unnamed = None;
+                }
+                Owed::OurUnnamed => link.state.unnamed = None,
+                _ => {}
+            }
+        }
+    }
+
+    /// A request of our own failed.
+    fn on_own_error(&mut self, ours: Ours, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
+        if ours == Ours::Audit {
+            if let Some(audit) = &mut self.audit {
+                audit.on_error();
+            }
+            return Fare::Drop;
+        }
+        link.state.spoiled = true;
+        if Machine::on_replica(link) {
+            self.work.fate = Fate::Refused;
+            return Fare::Drop;
+        }
+        // The connection is not what the session needs, and what was sent behind must not count: this is the end.
+        frontend::message(io.to_client.put(), b'E', |out| out.extend_from_slice(body));
+        Fare::End(SessionEnd::Server)
+    }
+
+    /// ReadyForQuery. `Some`: what the loop must do before anything else.
+    fn on_ready(
+        &mut self,
+        status: TransactionStatus,
+        range: std::ops::Range<usize>,
+        io: &mut ServerIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Step> {
+        while let Some(owed) = self.owed.pop() {
+            match owed {
+                Owed::Ours(ours) => return self.on_own_ready(ours, status, io, link, env),
+                Owed::Query(verdict) => {
+                    self.work.acts.extend(verdict);
+                    return self.on_unit_ready(status, range, io, link, env);
+                }
+                Owed::Sync | Owed::FunctionCall => return self.on_unit_ready(status, range, io, link, env),
+                _ => {}
+            }
+        }
+        None
+    }
+
+    fn on_own_ready(
+        &mut self,
+        ours: Ours,
+        status: TransactionStatus,
+        io: &mut ServerIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Step> {
+        self.status = status;
+        match ours {
+            Ours::Settings => {
+                self.await_settings = false;
+                self.traces.remove(super::machine::Traces::TELL);
+                None
+            }
+            Ours::Begin | Ours::Discard => None,
+            Ours::Rollback => {
+                self.phase = Phase::Ready;
+                self.unit.reset();
+                Some(Step::Retry)
+            }
+            Ours::Audit => Some(self.on_audited(io, link, env)),
+        }
+    }
+
+    fn on_unit_ready(
+        &mut self,
+        status: TransactionStatus,
+        range: std::ops::Range<usize>,
+        io: &mut ServerIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Step> {
+        self.status = status;
+        self.work.copy = CopyIn::None;
+        if self.work.fate == Fate::Refused {
+            return Some(self.refuse(io));
+        }
+        io.to_client.pass(range);
+        self.settle(status, io, link, env)
+    }
+
+    /// A replica's error: the client gets the primary's answer instead.
+    fn refuse(&mut self, io: &mut ServerIo<'_>) -> Step {
+        io.to_client.clear();
+        self.undo();
+        self.setback = super::machine::Setback::Refused(self.refusal);
+        if let Block::Replica(announced) = std::mem::take(&mut self.block) {
+            self.block = Block::Announced(announced);
+        }
+        if self.status != TransactionStatus::Idle {
+            frontend::put_query(io.to_server, b"ROLLBACK");
+            self.owed.push(Owed::Ours(Ours::Rollback));
+            self.phase = Phase::Leaving;
+            return Step::AwaitReply;
+        }
+        self.phase = Phase::Ready;
+        self.unit.reset();
+        Step::Retry
+    }
+
+    /// Takes back what sending the unit did to the session, so that it can be sent again.
+    pub(super) fn undo(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            match undo {
+                Undo::Parsed(name) => drop(self.statements.remove(&name)),
+                Undo::Closed(name, statement) => self.statements.insert(&name, statement),
+            }
+        }
+        self.owed.clear();
+        self.aliases.clear();
+    }
+}
+
+/// What kind of trouble a replica had, in the metrics' words.
+fn refusal(sqlstate: &[u8]) -> &'static str {
+    match sqlstate {
+        b"40001" | b"40P01" | b"57P04" => "recovery_conflict",
+        b"25006" => "read_only",
+        b"42501" => "permission",
+        b"57P01" | b"57P02" | b"57P03" => "shutdown",
+        code if code.starts_with(b"42") || code.starts_with(b"3") => "missing_object",
+        _ => "server_error",
+    }
+}

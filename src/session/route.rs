@@ -1,0 +1,396 @@
+//! Pure: what becomes of a unit that was read: answered here, or sent to the node that `routing::decide` names. Part of
+//! the machine.
+
+use std::rc::Rc;
+
+use super::machine::{Announced, Block, ClientIo, Env, Fate, Link, LinkRole, Machine, Phase, Replay, Reply, SessionEnd, Setback, Step, Traces, Work};
+use super::pipeline::{Ours, Owed};
+use super::undo::Undo;
+use super::unit::{End, Progress};
+use crate::pool::sync::{self, Sync};
+use crate::protocol::frame::{self, FrameError};
+use crate::protocol::frontend::{self, Named};
+use crate::protocol::sqlstate::ClientError;
+use crate::protocol::{TransactionStatus, backend};
+use crate::routing::{self, Request, Target, Transaction};
+use crate::sql::{Act, Effect, Isolation, TransactionModes, Verdict};
+
+impl Machine {
+    /// Reads the unit at the head of the input and finds a place for it. `None`: it was dealt with, go on.
+    pub(super) fn on_unit(
+        &mut self,
+        input: &[u8],
+        at: &mut usize,
+        io: &mut ClientIo<'_>,
+        link: Option<&mut Link<'_>>,
+        env: &mut Env<'_>,
+    ) -> Result<Option<Step>, FrameError> {
+        if self.is_direct()
+            && let Some(link) = link
+        {
+            self.unit.reset();
+            self.decision = Some(routing::Reason::ExplicitTransaction);
+            self.begin(io, link);
+            return Ok(None);
+        }
+        self.arrived.get_or_insert(env.ticket);
+        self.unit_start = *at;
+        let (unit, mut reader) = self.reader(env);
+        let end = match unit.read(&input[*at..], &mut reader)? {
+            Progress::Incomplete => return Ok(Some(Step::ReadMore)),
+            Progress::Complete(end) => end,
+        };
+        if end == End::Terminate {
+            return Ok(Some(Step::Close(SessionEnd::Client)));
+        }
+        if self.answer_here(&input[*at..], end, io) {
+            *at += self.unit.length;
+            self.end_unit();
+            return Ok(None);
+        }
+        Ok(self.place(end, io, link, env))
+    }
+
+    /// Inside a transaction block on the primary, or one that failed, there is nothing to decide: messages go on as they come.
+    fn is_direct(&self) -> bool {
+        match self.status {
+            TransactionStatus::Idle => false,
+            TransactionStatus::InTransaction => matches!(self.block, Block::Primary),
+            TransactionStatus::Failed => true,
+        }
+    }
+
+    /// Decides where the unit runs.
+    fn place(&mut self, end: End, io: &mut ClientIo<'_>, link: Option<&mut Link<'_>>, env: &mut Env<'_>) -> Option<Step> {
+        let verdict = self.unit.verdict();
+        let (target, reason) = self.decide(&verdict, env);
+        match target {
+            Target::Wait(longest) => return Some(Step::AwaitReplica(longest)),
+            Target::Refuse => {
+                self.decision = Some(reason);
+                self.phase = Phase::Routed(Target::Refuse);
+                return Some(Step::Checkout(Target::Refuse));
+            }
+            Target::Primary | Target::Replica(_) => {}
+        }
+        self.decision = Some(reason);
+        self.work = Work::default();
+        let autocommit_read = verdict.effect == Effect::Read && matches!(end, End::Query | End::Sync);
+        if autocommit_read && !matches!(self.block, Block::Primary) {
+            self.work.replay = if self.setback == Setback::None { Replay::Read } else { Replay::Again };
+        }
+        if let Target::Replica(_) = target {
+            self.work.reply = Reply::Held;
+            self.work.replay = Replay::Read;
+        }
+        let Some(link) = link else {
+            self.phase = Phase::Routed(target);
+            return Some(Step::Checkout(target));
+        };
+        match (target, link.role) {
+            (Target::Primary, LinkRole::Primary) => self.begin(io, link),
+            (Target::Replica(node), LinkRole::Replica) if node == link.node => self.begin(io, link),
+            (_, LinkRole::Replica) => self.leave(io),
+            (_, LinkRole::Primary) => {
+                self.phase = Phase::Routed(target);
+                return Some(Step::Checkout(target));
+            }
+        }
+        None
+    }
+
+    fn decide(&mut self, verdict: &Verdict, env: &Env<'_>) -> (Target, routing::Reason) {
+        self.state.transaction = match &self.block {
+            Block::None => Transaction::None,
+            Block::Announced(announced) => Transaction::Announced { read_only: self.may_move(&announced.modes) },
+            Block::Replica(_) => match self.state.transaction {
+                Transaction::OnReplica(node) => Transaction::OnReplica(node),
+                _ => Transaction::OnPrimary,
+            },
+            Block::Primary | Block::Doomed => Transaction::OnPrimary,
+        };
+        self.state.reads_pinned = self.pins.hold_reads() || self.settings.refused_by_replicas();
+        // A block on a replica stays movable only while plain reads run in it.
+        let fixed = self.unit.portal && self.state.transaction != Transaction::None;
+        if matches!(self.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
+            return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
+        }
+        if verdict.effect != Effect::Read && matches!(self.block, Block::Replica(_)) && !ends_block(verdict) {
+            return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
+        }
+        self.state.floor = routing::settle(self.state.floor, env.sample, env.view);
+        let request = Request {
+            verdict,
+            session: &self.state,
+            catalog: env.catalog_current.then_some(env.catalog.position),
+            sample: env.sample,
+            arrived: self.arrived.unwrap_or(env.ticket),
+            global: env.global,
+            waited: env.waited,
+            dice: env.dice,
+            avoid: match self.setback {
+                Setback::Lost(node) => Some(node),
+                _ => None,
+            },
+        };
+        let decision = routing::decide(&request, env.view, &env.rules.routing, &env.rules.cluster);
+        (decision.target, decision.reason)
+    }
+
+    /// A READ ONLY block may run on a replica, and move, if each of its statements takes a snapshot of its own.
+    fn may_move(&self, modes: &TransactionModes) -> bool {
+        let read_only = modes.read_only.or_else(|| self.settings.is_on("default_transaction_read_only"));
+        let committed = match modes.isolation {
+            Some(level) => matches!(level, Isolation::ReadCommitted | Isolation::ReadUncommitted),
+            None => self.settings.text("default_transaction_isolation").is_none_or(|level| level.starts_with("read")),
+        };
+        read_only == Some(true) && committed && modes.deferrable != Some(true)
+    }
+
+    /// Starts sending the unit on the connection at hand: first what brings it to the session's state.
+    pub(super) fn begin(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        self.phase = Phase::Running;
+        if self.unit.length == 0 {
+            self.work = Work::default();
+        }
+        if link.role == LinkRole::Primary {
+            self.work.reply = Reply::Direct;
+        }
+        if self.status == TransactionStatus::Idle {
+            self.prepare(io, link);
+        }
+        let begins = match std::mem::take(&mut self.block) {
+            Block::Announced(announced) => Some(announced),
+            block => {
+                self.block = block;
+                None
+            }
+        };
+        if let Some(announced) = begins {
+            frontend::put_query(io.to_server.put(), &announced.text);
+            self.owed.push(Owed::Ours(Ours::Begin));
+            self.block = match link.role {
+                LinkRole::Primary => Block::Primary,
+                LinkRole::Replica => Block::Replica(announced),
+            };
+        }
+        if let (Block::Replica(_), LinkRole::Replica) = (&self.block, link.role) {
+            self.state.transaction = Transaction::OnReplica(link.node);
+        }
+    }
+
+    /// Settings, and another session's sequence values: the connection becomes this session's.
+    fn prepare(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        if link.state.sequences.is_some_and(|session| session != self.id) {
+            frontend::put_query(io.to_server.put(), b"DISCARD SEQUENCES");
+            self.owed.push(Owed::Ours(Ours::Discard));
+            link.state.sequences = None;
+        }
+        let wanted = self.settings.current();
+        if std::sync::Arc::ptr_eq(&link.state.settings, wanted) {
+            return;
+        }
+        let mut query = Vec::new();
+        let sync = sync::put_sync(&mut query, &link.state.settings, wanted, link.role == LinkRole::Replica);
+        link.state.settings = std::sync::Arc::clone(wanted);
+        if sync == Sync::Nothing {
+            return;
+        }
+        io.to_server.put().extend_from_slice(&query);
+        self.owed.push(Owed::Ours(Ours::Settings));
+        self.await_settings = sync == Sync::First;
+    }
+
+    /// The block cannot stay on its replica: it is rolled back there, to be opened on the primary.
+    fn leave(&mut self, io: &mut ClientIo<'_>) {
+        if let Block::Replica(announced) = std::mem::take(&mut self.block) {
+            self.block = Block::Announced(announced);
+        }
+        frontend::put_query(io.to_server.put(), b"ROLLBACK");
+        self.owed.push(Owed::Ours(Ours::Rollback));
+        self.setback = Setback::Refused("moved");
+        self.phase = Phase::Leaving;
+    }
+
+    pub(super) fn end_unit(&mut self) {
+        self.unit.reset();
+        self.arrived = None;
+        self.setback = Setback::None;
+        self.undo.clear();
+        self.aliases.clear();
+    }
+
+    /// Answers what needs no node: a lazy BEGIN and the end of a block that no node has heard of, Close and Sync.
+    fn answer_here(&mut self, input: &[u8], end: End, io: &mut ClientIo<'_>) -> bool {
+        if self.unit.trivial {
+            self.answer_trivial(&input[..self.unit.length], end, io);
+            return true;
+        }
+        let single = match (end, self.unit.texts.as_slice()) {
+            (End::Query, [verdict]) if verdict.statements == 1 && verdict.acts.len() == 1 => Rc::clone(verdict),
+            _ if matches!(self.block, Block::Doomed) => return self.answer_doomed(end, io),
+            _ => return false,
+        };
+        let text = frontend::query(&input[frame::HEADER..self.unit.length]).unwrap_or_default();
+        match (&single.acts[0], &mut self.block) {
+            (Act::Begin(modes), Block::None) if self.status == TransactionStatus::Idle => {
+                let Some(tag) = begin_tag(text) else {
+                    return false;
+                };
+                self.block = Block::Announced(Box::new(Announced { text: text.to_vec(), modes: *modes }));
+                self.answer(tag, TransactionStatus::InTransaction, io)
+            }
+            (Act::SetTransaction(modes), Block::Announced(announced)) => {
+                announced.text.push(b';');
+                announced.text.extend_from_slice(text);
+                let old = announced.modes;
+                announced.modes = TransactionModes {
+                    read_only: modes.read_only.or(old.read_only),
+                    isolation: modes.isolation.or(old.isolation),
+                    deferrable: modes.deferrable.or(old.deferrable),
+                };
+                self.answer("SET", TransactionStatus::InTransaction, io)
+            }
+            (Act::Commit { chain: false }, Block::Announced(_)) => self.answer_end("COMMIT", io),
+            (Act::Rollback { chain: false }, Block::Announced(_) | Block::Doomed) => self.answer_end("ROLLBACK", io),
+            (Act::Commit { chain: false }, Block::Doomed) => self.answer_end("ROLLBACK", io),
+            (_, Block::Doomed) => self.answer_doomed(end, io),
+            _ => false,
+        }
+    }
+
+    fn answer(&mut self, tag: &str, status: TransactionStatus, io: &mut ClientIo<'_>) -> bool {
+        self.statements.drop_unnamed();
+        backend::put_command_complete(io.to_client, tag);
+        backend::put_ready_for_query(io.to_client, status);
+        true
+    }
+
+    fn answer_end(&mut self, tag: &str, io: &mut ClientIo<'_>) -> bool {
+        self.block = Block::None;
+        self.answer(tag, TransactionStatus::Idle, io)
+    }
+
+    fn answer_doomed(&mut self, end: End, io: &mut ClientIo<'_>) -> bool {
+        backend::put_error(io.to_client, &ClientError::transaction_aborted());
+        if end == End::Flush || end == End::Overlong {
+            self.phase = Phase::Skipping;
+        } else {
+            backend::put_ready_for_query(io.to_client, TransactionStatus::Failed);
+        }
+        true
+    }
+
+    /// What the client is told of its own block, whatever the nodes know.
+    pub(super) fn client_status(&self) -> TransactionStatus {
+        match self.block {
+            Block::Announced(_) => TransactionStatus::InTransaction,
+            Block::Doomed => TransactionStatus::Failed,
+            _ => self.status,
+        }
+    }
+
+    fn answer_trivial(&mut self, mut messages: &[u8], end: End, io: &mut ClientIo<'_>) {
+        while let Ok(Some(header)) = frame::header(messages) {
+            let body = &messages[frame::HEADER..header.total];
+            if header.tag == b'C' {
+                if let Some(Named::Statement(name)) = frontend::named(body) {
+                    self.close_statement(name);
+                }
+                frontend::message(io.to_client, b'3', |_| {});
+            }
+            messages = &messages[header.total..];
+        }
+        if end == End::Sync {
+            backend::put_ready_for_query(io.to_client, self.client_status());
+        }
+    }
+
+    /// The client's own view of Close.
+    pub(super) fn close_statement(&mut self, name: &[u8]) {
+        if name.is_empty() {
+            self.statements.drop_unnamed();
+        } else if let Some(statement) = self.statements.remove(name)
+            && self.work.replay != Replay::Never
+        {
+            self.undo.push(Undo::Closed(name.into(), statement));
+        }
+    }
+
+    /// No server connection can be had: the client is told, and what it sent of the unit is dropped.
+    pub fn on_no_lease(&mut self, error: &ClientError, input: &[u8], at: &mut usize, to_client: &mut Vec<u8>) -> Step {
+        if error.severity == "FATAL" {
+            return Step::Close(SessionEnd::Error(error.clone()));
+        }
+        backend::put_error(to_client, error);
+        if !matches!(self.block, Block::None) {
+            self.block = Block::Doomed;
+        }
+        let sent = &input[*at..][..self.unit.length.min(input.len() - *at)];
+        let ends = last_tag(sent).is_some_and(|tag| matches!(tag, b'Q' | b'S' | b'F'));
+        *at += sent.len();
+        self.status = TransactionStatus::Idle;
+        self.end_unit();
+        if ends {
+            self.phase = Phase::Ready;
+            backend::put_ready_for_query(to_client, self.client_status());
+        } else {
+            self.phase = Phase::Skipping;
+        }
+        Step::ReadMore
+    }
+
+    /// Drops messages up to Sync. `true` when it was found.
+    pub(super) fn skip(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<bool, FrameError> {
+        loop {
+            let left = self.work.from_client.left.min(input.len() - *at);
+            self.work.from_client.left -= left;
+            *at += left;
+            let Some(header) = frame::frontend_header(&input[*at..])? else {
+                return Ok(false);
+            };
+            let there = header.total.min(input.len() - *at);
+            self.work.from_client.left = header.total - there;
+            *at += there;
+            if header.tag == b'S' {
+                self.phase = Phase::Ready;
+                self.work = Work { fate: Fate::Failed, ..Work::default() };
+                backend::put_ready_for_query(io.to_client, self.client_status());
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Notes that the catalog may change; the loop tells the catalog before the bytes leave.
+    pub(super) fn trace(&mut self, verdict: &Verdict) {
+        if verdict.acts.contains(&Act::Ddl) {
+            self.traces.add(Traces::DDL);
+        }
+    }
+}
+
+/// Only COMMIT or ROLLBACK, which a block on a replica may end with where it is.
+fn ends_block(verdict: &Verdict) -> bool {
+    matches!(verdict.acts.as_slice(), [Act::Commit { chain: false } | Act::Rollback { chain: false }])
+        && verdict.statements == 1
+}
+
+/// BEGIN and START TRANSACTION differ in their CommandComplete. `None` where the text does not begin with either.
+fn begin_tag(text: &[u8]) -> Option<&'static str> {
+    let text = text.trim_ascii_start();
+    let starts = |word: &[u8]| text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word);
+    match () {
+        () if starts(b"BEGIN") => Some("BEGIN"),
+        () if starts(b"START") => Some("START TRANSACTION"),
+        () => None,
+    }
+}
+
+fn last_tag(mut messages: &[u8]) -> Option<u8> {
+    let mut last = None;
+    while let Ok(Some(header)) = frame::header(messages) {
+        last = Some(header.tag);
+        messages = messages.get(header.total..)?;
+    }
+    last
+}

@@ -1,0 +1,455 @@
+//! The session's loop: bytes in, ask the machine, do the Step. It moves bytes and leases and decides nothing.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Shared;
+use super::cancel::CancelRegistration;
+use super::checkout::Answer;
+use super::event::Event;
+use super::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, ServerIo, SessionEnd, Step};
+use super::relay::Outbox;
+use crate::auth::Credentials;
+use crate::catalog::handle::DatabaseCatalog;
+use crate::cluster::{NodeId, Role};
+use crate::metrics::{AccountCells, Route};
+use crate::pool::{Lease, Pool, Waiter};
+use crate::protocol::backend;
+use crate::protocol::frame::FrameError;
+use crate::protocol::sqlstate::ClientError;
+use crate::routing::Target;
+use crate::stream::Stream;
+use crate::timers::Timer;
+use crate::worker::Worker;
+
+/// A unit waits for a replica or a primary.
+pub(super) struct Waiting {
+    pub since: Instant,
+    pub longest: Duration,
+    /// The clock alone may make it worth looking again.
+    pub look_again: Option<Instant>,
+    pub timer: Option<Timer>,
+}
+
+/// One logged-in client.
+pub struct Session {
+    pub(super) id: u64,
+    pub(super) worker: Rc<Worker>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) rules: Rc<Rules>,
+    pub(super) client: Stream,
+    pub(super) machine: Box<Machine>,
+    pub(super) lease: Option<Lease>,
+    /// Since when the lease is at work.
+    pub(super) leased: Instant,
+    /// A pinned connection waits here while a read runs on a replica.
+    pub(super) parked: Option<Lease>,
+    pub(super) waiter: Option<(Target, Waiter)>,
+    pub(super) waiting: Option<Waiting>,
+    /// Client bytes that could not be dealt with yet.
+    pub(super) inbox: Vec<u8>,
+    /// The unit in `inbox` is incomplete: more of it must be read.
+    pub(super) reading_unit: bool,
+    pub(super) client_out: Vec<u8>,
+    pub(super) server_out: Vec<u8>,
+    /// A message of the node whose end has not arrived.
+    pub(super) server_in: Vec<u8>,
+    /// The client's bytes of the unit under way, while it may have to be sent once more.
+    pub(super) request: Vec<u8>,
+    /// A replica's reply, while another node may still be asked.
+    pub(super) reply: Vec<u8>,
+    pub(super) database: Arc<str>,
+    pub(super) credentials: Credentials,
+    pub(super) pools: Vec<(NodeId, Arc<Pool>)>,
+    pub(super) catalog: Arc<DatabaseCatalog>,
+    pub(super) account: Arc<AccountCells>,
+    pub(super) cancel: CancelRegistration,
+}
+
+impl Session {
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Until the client goes, the node ends it, or something is wrong beyond repair.
+    pub async fn run(mut self) -> SessionEnd {
+        let end = loop {
+            let event = poll_fn(|cx| self.poll_event(cx)).await;
+            if let Err(end) = self.on_event(event) {
+                break end;
+            }
+        };
+        self.finish(&end).await;
+        end
+    }
+
+    fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
+        match event {
+            Event::Client(scratch, n) => {
+                let result = self.on_client_bytes(&scratch[..n]);
+                self.worker.put_scratch(scratch);
+                result
+            }
+            Event::Server(scratch, n) => {
+                let result = self.on_server_bytes(&scratch[..n]);
+                self.worker.put_scratch(scratch);
+                result
+            }
+            Event::ClientLost => Err(SessionEnd::Client),
+            Event::ServerLost => self.on_server_lost(),
+            Event::Lease(result) => {
+                self.on_checkout(result)?;
+                self.feed_inbox()
+            }
+            Event::Again => self.feed_inbox(),
+            Event::Shutdown => Err(SessionEnd::Error(ClientError::shutdown())),
+        }
+    }
+
+    fn on_client_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
+        if bytes.is_empty() {
+            return Err(SessionEnd::Client);
+        }
+        self.worker.metrics.bytes_from_client(bytes.len());
+        if !self.inbox.is_empty() {
+            self.inbox.extend_from_slice(bytes);
+            return self.feed_inbox();
+        }
+        let taken = self.feed(bytes)?;
+        self.inbox.extend_from_slice(&bytes[taken..]);
+        Ok(())
+    }
+
+    fn feed_inbox(&mut self) -> Result<(), SessionEnd> {
+        if self.inbox.is_empty() {
+            return Ok(());
+        }
+        let mut inbox = std::mem::take(&mut self.inbox);
+        let result = self.feed(&inbox);
+        inbox.drain(..*result.as_ref().unwrap_or(&0));
+        inbox.shrink_to(if inbox.is_empty() { 0 } else { inbox.len() * 2 });
+        // What a retry gave back stands in front of what had not been taken.
+        self.inbox.extend_from_slice(&inbox);
+        result.map(drop)
+    }
+
+    /// Gives the machine what the client sent, does what it asks for, and returns how many bytes were taken.
+    fn feed(&mut self, input: &[u8]) -> Result<usize, SessionEnd> {
+        let (mut own, mut answers, mut at) = (self.worker.take_buffer(), self.worker.take_buffer(), 0);
+        let had_ddl = self.machine.has_ddl();
+        let mut io = ClientIo { to_server: Outbox::new(input, &mut own), to_client: &mut answers };
+        let step = self.advance(input, &mut at, &mut io);
+        if !had_ddl && self.machine.has_ddl() {
+            self.catalog.ddl_started();
+        }
+        if self.machine.keeps_request() && self.request.is_empty() {
+            self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
+        }
+        self.send_server(io.to_server.bytes());
+        self.send_client(io.to_client);
+        self.worker.put_buffer(own);
+        self.worker.put_buffer(answers);
+        self.reading_unit = step == Ok(Step::ReadMore);
+        match step? {
+            Step::Close(end) => Err(end),
+            Step::AwaitReplica(longest) => {
+                self.await_change(longest, None);
+                Ok(at)
+            }
+            _ => Ok(at),
+        }
+    }
+
+    /// Asks the machine until it needs something that is not here.
+    fn advance(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<Step, SessionEnd> {
+        loop {
+            let step = self.ask(|machine, link, env| machine.on_client(input, at, io, link, env));
+            let Step::Checkout(target) = step.map_err(|error| SessionEnd::Error(violation(error)))? else {
+                return step.map_err(|error| SessionEnd::Error(violation(error)));
+            };
+            match self.checkout(target)? {
+                Answer::Ready => {
+                    self.waiting = None;
+                    if let Some(mut lease) = self.lease.take() {
+                        self.machine.on_lease(io, &mut link(&mut lease));
+                        self.lease = Some(lease);
+                    }
+                }
+                Answer::Wait => return Ok(Step::AwaitReply),
+                Answer::Again => {}
+                Answer::Failed(error) => {
+                    self.waiting = None;
+                    self.count_error(&error);
+                    if let Step::Close(end) = self.machine.on_no_lease(&error, input, at, io.to_client) {
+                        return Err(end);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Calls the machine with what is known at this moment.
+    fn ask<T>(&mut self, call: impl FnOnce(&mut Machine, Option<&mut Link<'_>>, &mut Env<'_>) -> T) -> T {
+        let cluster = &self.shared.cluster;
+        let (view, catalog) = (cluster.view(), self.catalog.snapshot());
+        let mut verdicts = self.worker.verdicts.borrow_mut();
+        let mut env = Env {
+            view: &view,
+            sample: cluster.sample(),
+            ticket: cluster.ticket(),
+            global: cluster.global_floor(),
+            catalog: &catalog,
+            catalog_current: self.catalog.is_current(),
+            verdicts: &mut verdicts,
+            dice: self.worker.dice(),
+            waited: self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.since.elapsed()),
+            rules: &self.rules,
+        };
+        match &mut self.lease {
+            Some(lease) => call(&mut self.machine, Some(&mut link(lease)), &mut env),
+            None => call(&mut self.machine, None, &mut env),
+        }
+    }
+
+    /// The unit is decided anew at the next change of what we know, or after so long.
+    pub(super) fn await_change(&mut self, longest: Duration, look_again: Option<Instant>) {
+        self.shared.cluster.want_sample();
+        self.shared.cluster.want_replay();
+        match &mut self.waiting {
+            Some(waiting) => {
+                waiting.longest = longest;
+                waiting.look_again = look_again;
+            }
+            None => {
+                self.waiting = Some(Waiting { since: Instant::now(), longest, look_again, timer: None });
+            }
+        }
+    }
+
+    fn on_server_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
+        if bytes.is_empty() {
+            return self.on_server_lost();
+        }
+        self.worker.metrics.bytes_from_server(bytes.len());
+        if self.server_in.is_empty() {
+            let taken = self.relay(bytes)?;
+            // A message of the node that is not whole yet; the lease may be gone with everything else.
+            self.server_in.extend_from_slice(&bytes[taken.min(bytes.len())..]);
+        } else {
+            let mut input = std::mem::take(&mut self.server_in);
+            input.extend_from_slice(bytes);
+            let taken = self.relay(&input)?;
+            input.drain(..taken);
+            self.server_in = input;
+        }
+        if self.lease.is_none() {
+            self.server_in = Vec::new();
+        }
+        self.feed_inbox()
+    }
+
+    /// Gives the machine what the node sent; returns how many bytes were taken.
+    fn relay(&mut self, input: &[u8]) -> Result<usize, SessionEnd> {
+        let (mut own, mut requests, mut at) = (self.worker.take_buffer(), self.worker.take_buffer(), 0);
+        let had_ddl = self.machine.has_ddl();
+        let mut io = ServerIo { to_client: Outbox::new(input, &mut own), to_server: &mut requests };
+        let step = self.ask(|machine, link, env| match link {
+            Some(link) => machine.on_server(input, &mut at, &mut io, link, env),
+            None => Ok(Step::ReadMore),
+        });
+        let step = step.unwrap_or_else(|error| Step::Close(SessionEnd::Error(violation(error))));
+        if had_ddl && !self.machine.has_ddl() {
+            self.catalog.ddl_ended();
+        }
+        self.on_finished();
+        self.forward(io.to_client.bytes(), &step);
+        self.send_server(io.to_server);
+        self.worker.put_buffer(own);
+        self.worker.put_buffer(requests);
+        self.follow(step).map(|()| at)
+    }
+
+    /// Sends a reply on, or holds it back while another node may still have to be asked.
+    fn forward(&mut self, bytes: &[u8], step: &Step) {
+        if *step == Step::Retry || self.machine.discards_reply() {
+            self.reply.clear();
+            return;
+        }
+        if self.machine.holds_reply() {
+            self.reply.extend_from_slice(bytes);
+            if self.reply.len() <= self.rules.routing.hold_back {
+                return;
+            }
+            self.machine.reply_overflowed();
+            self.request = Vec::new();
+            let held = std::mem::take(&mut self.reply);
+            self.send_client(&held);
+            return;
+        }
+        if self.reply.is_empty() {
+            self.send_client(bytes);
+        } else {
+            self.reply.extend_from_slice(bytes);
+            let held = std::mem::take(&mut self.reply);
+            self.send_client(&held);
+        }
+    }
+
+    fn follow(&mut self, step: Step) -> Result<(), SessionEnd> {
+        if !self.machine.keeps_request() && step != Step::Retry {
+            self.request.clear();
+        }
+        match step {
+            Step::Release => self.release(),
+            Step::Retry => {
+                self.release();
+                self.again();
+            }
+            Step::Close(end) => return Err(end),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The unit's bytes come once more, in front of everything else.
+    fn again(&mut self) {
+        let mut request = std::mem::take(&mut self.request);
+        request.append(&mut self.inbox);
+        self.inbox = request;
+    }
+
+    fn on_server_lost(&mut self) -> Result<(), SessionEnd> {
+        let Some(mut lease) = self.lease.take() else {
+            return Ok(());
+        };
+        self.shared.cluster.report_failure(lease.node);
+        self.reply.clear();
+        self.server_in.clear();
+        self.server_out.clear();
+        let name = self.node_name(lease.node);
+        let role = link(&mut lease).role;
+        let mut last_words = self.worker.take_buffer();
+        let step = self.machine.on_server_eof(lease.node, &name, role, &mut last_words);
+        self.lease = Some(lease);
+        self.drop_lease();
+        self.send_client(&last_words);
+        self.worker.put_buffer(last_words);
+        match step {
+            Step::Retry => self.again(),
+            Step::Close(end) => return Err(end),
+            _ => self.request.clear(),
+        }
+        self.feed_inbox()
+    }
+
+    /// Counts a unit that is over.
+    fn on_finished(&mut self) {
+        let Some(finished) = self.machine.take_finished() else {
+            return;
+        };
+        let Some(lease) = &self.lease else {
+            return;
+        };
+        let node = usize::from(lease.node.0);
+        let route = if finished.replica.is_some() { Route::Replica(node) } else { Route::Primary(node) };
+        let time = self.leased.elapsed();
+        let reason = finished.reason.as_ref().map_or("read", |reason| reason.label());
+        let metrics = &self.worker.metrics;
+        metrics.statements(route, reason, u64::from(finished.statements));
+        metrics.transaction(route, reason);
+        metrics.query_time(route, time);
+        self.account.transaction(u64::from(finished.statements), time);
+        if let Some(setback) = finished.setback {
+            metrics.retry(setback);
+        }
+        if finished.replica.is_none() {
+            self.shared.cluster.wrote();
+        } else if let Some(node) = self.shared.cluster.view().node(lease.node) {
+            // An eighth of the new time: a moving average without a lock.
+            let (old, new) = (node.stats.latency_us.load(Ordering::Relaxed), time.as_micros().min(1 << 31) as u32);
+            node.stats.latency_us.store(old - old / 8 + new / 8, Ordering::Relaxed);
+        }
+        self.leased = Instant::now();
+    }
+
+    pub(super) fn count_error(&self, error: &ClientError) {
+        self.worker.metrics.error(error.fault.label(), error.sqlstate);
+        self.account.error();
+    }
+
+    pub(super) fn node_name(&self, node: NodeId) -> String {
+        self.shared.cluster.view().node(node).map_or_else(|| node.0.to_string(), |node| node.name.clone())
+    }
+
+    /// Writes at once what can be written; the rest goes out when there is room.
+    pub(super) fn send_client(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.worker.metrics.bytes_to_client(bytes.len());
+        send(&mut self.client, &mut self.client_out, bytes);
+    }
+
+    pub(super) fn send_server(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.worker.metrics.bytes_to_server(bytes.len());
+        if let Some(lease) = &mut self.lease {
+            send(&mut lease.stream, &mut self.server_out, bytes);
+        }
+    }
+
+    /// Last words, then the connections are given back or closed.
+    async fn finish(&mut self, end: &SessionEnd) {
+        if let SessionEnd::Error(error) = end {
+            self.count_error(error);
+            let mut words = Vec::new();
+            backend::put_error(&mut words, &ClientError { severity: "FATAL", ..error.clone() });
+            self.send_client(&words);
+        }
+        if self.machine.has_ddl() {
+            self.catalog.ddl_ended();
+        }
+        self.retire_leases();
+        if *end != SessionEnd::Client {
+            let patience = Duration::from_secs(1);
+            let unsent = std::mem::take(&mut self.client_out);
+            let _ = tokio::time::timeout(patience, async {
+                use tokio::io::AsyncWriteExt;
+                self.client.write_all(&unsent).await?;
+                self.client.shutdown().await
+            })
+            .await;
+        }
+    }
+}
+
+pub(super) fn is_replica(lease: &Lease) -> bool {
+    lease.role == Role::Replica
+}
+
+/// The machine's view of a lease.
+pub(super) fn link(lease: &mut Lease) -> Link<'_> {
+    let role = if is_replica(lease) { LinkRole::Replica } else { LinkRole::Primary };
+    let (id, node) = (lease.id.0, lease.node);
+    let connection = &mut **lease;
+    Link { id, node, role, state: &mut connection.state, parameters: &mut connection.parameters }
+}
+
+fn send(stream: &mut Stream, unsent: &mut Vec<u8>, bytes: &[u8]) {
+    if !unsent.is_empty() {
+        unsent.extend_from_slice(bytes);
+        return;
+    }
+    // What cannot be written now, also because the other side is gone, is found out by the loop's next poll.
+    let sent = stream.write_now(bytes).unwrap_or(0);
+    unsent.extend_from_slice(&bytes[sent..]);
+}
+
+fn violation(error: FrameError) -> ClientError {
+    ClientError::protocol_violation(error.to_string())
+}

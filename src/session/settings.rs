@@ -1,0 +1,162 @@
+//! Pure: the session's SET values. A checkout brings a server connection to them (`pool::sync`); what a statement changed
+//! arrives here either from its own text or, where that is not certain, from an audit of the server process.
+
+use std::sync::Arc;
+
+use crate::pool::state::Settings;
+use crate::sql::Act;
+
+/// What the session has set, and what it came with.
+#[derive(Debug, Default)]
+pub struct SessionSettings {
+    /// From the StartupMessage: what RESET returns to.
+    startup: Arc<Settings>,
+    current: Arc<Settings>,
+}
+
+impl SessionSettings {
+    pub fn new(startup: Arc<Settings>) -> SessionSettings {
+        SessionSettings { current: Arc::clone(&startup), startup }
+    }
+
+    pub fn current(&self) -> &Arc<Settings> {
+        &self.current
+    }
+
+    /// The whole truth, read back from the server process.
+    pub fn replace(&mut self, settings: Settings) {
+        self.current = Arc::new(settings);
+    }
+
+    /// Adopts an equal map, so that the next comparison is one of pointers.
+    pub fn share(&mut self, equal: &Arc<Settings>) {
+        self.current = Arc::clone(equal);
+    }
+
+    /// Accounts for an act that succeeded outside of a transaction block. `true` if it was about settings.
+    pub fn apply(&mut self, act: &Act) -> bool {
+        match act {
+            Act::Set { name, value } => {
+                let settings = Arc::make_mut(&mut self.current);
+                if name == "session_authorization" {
+                    settings.remove("role");
+                }
+                if name == "role" && value == "none" {
+                    settings.remove("role");
+                } else {
+                    settings.insert(name.as_str().into(), value.as_bytes().into());
+                }
+                true
+            }
+            Act::Reset { name } => {
+                let startup = self.startup.get(name.as_str()).cloned();
+                let settings = Arc::make_mut(&mut self.current);
+                match startup {
+                    Some(value) => drop(settings.insert(name.as_str().into(), value)),
+                    None => drop(settings.remove(name.as_str())),
+                }
+                if name == "session_authorization" {
+                    settings.remove("role");
+                }
+                true
+            }
+            Act::ResetAll | Act::DiscardAll => {
+                // RESET ALL leaves the role alone; DISCARD ALL does not.
+                let identity: Vec<_> = match act {
+                    Act::ResetAll => ["role", "session_authorization"].iter().filter_map(|name| self.current.get_key_value(*name)).map(|(name, value)| (name.clone(), value.clone())).collect(),
+                    _ => Vec::new(),
+                };
+                self.current = Arc::clone(&self.startup);
+                if !identity.is_empty() {
+                    Arc::make_mut(&mut self.current).extend(identity);
+                }
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// A boolean setting's value, if the session set it.
+    pub fn is_on(&self, name: &str) -> Option<bool> {
+        let value = self.current.get(name)?;
+        Some(matches!(value.to_ascii_lowercase().as_slice(), b"on" | b"true" | b"yes" | b"1" | b"t" | b"y"))
+    }
+
+    pub fn text(&self, name: &str) -> Option<String> {
+        self.current.get(name).map(|value| String::from_utf8_lossy(value).to_lowercase())
+    }
+
+    /// Statements are cut as the standard says, and no character of the encoding hides an ASCII byte.
+    pub fn standard_lexis(&self) -> bool {
+        const SAFE: [&str; 11] =
+            ["utf8", "unicode", "latin", "iso8859", "win125", "sqlascii", "koi8", "euc", "win866", "win874", "mulei"];
+        let encoding = self.text("client_encoding").unwrap_or_default().replace(['-', '_', ' '], "");
+        let encoding_safe = encoding.is_empty() || SAFE.iter().any(|safe| encoding.starts_with(safe));
+        encoding_safe && self.is_on("standard_conforming_strings") != Some(false)
+    }
+
+    /// Under these settings a replica would refuse, or answer otherwise.
+    pub fn refused_by_replicas(&self) -> bool {
+        self.text("default_transaction_isolation").is_some_and(|level| level == "serializable")
+            || self.is_on("transform_null_equals") == Some(true)
+    }
+
+    /// What the server connection holds after the same act as [`SessionSettings::apply`]: it knows no startup values of the
+    /// session, so RESET returns it to its own defaults.
+    pub fn on_server(have: &Arc<Settings>, act: &Act) -> Arc<Settings> {
+        let mut bare = SessionSettings { startup: Arc::default(), current: Arc::clone(have) };
+        bare.apply(act);
+        bare.current
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn startup() -> Arc<Settings> {
+        Arc::new([("timezone".into(), b"UTC".as_slice().into())].into_iter().collect())
+    }
+
+    fn set(name: &str, value: &str) -> Act {
+        Act::Set { name: name.into(), value: value.into() }
+    }
+
+    #[test]
+    fn reset_returns_to_what_the_session_came_with() {
+        let mut settings = SessionSettings::new(startup());
+        assert!(settings.apply(&set("timezone", "Asia/Tokyo")));
+        assert_eq!(settings.text("timezone").as_deref(), Some("asia/tokyo"));
+        assert!(settings.apply(&Act::Reset { name: "timezone".into() }));
+        assert_eq!(settings.text("timezone").as_deref(), Some("utc"));
+        let on_server = SessionSettings::on_server(settings.current(), &Act::Reset { name: "timezone".into() });
+        assert!(on_server.is_empty());
+    }
+
+    #[test]
+    fn reset_all_keeps_the_role_and_discard_all_does_not() {
+        let mut settings = SessionSettings::new(startup());
+        settings.apply(&set("role", "x"));
+        settings.apply(&Act::ResetAll);
+        assert_eq!(settings.text("role").as_deref(), Some("x"));
+        settings.apply(&Act::DiscardAll);
+        assert_eq!(settings.current(), &startup());
+    }
+
+    #[test]
+    fn unusual_lexis_is_noticed() {
+        let mut settings = SessionSettings::new(Arc::default());
+        assert!(settings.standard_lexis());
+        for encoding in ["UTF-8", "LATIN1", "SQL_ASCII", "EUC_JP", "win1252"] {
+            settings.apply(&set("client_encoding", encoding));
+            assert!(settings.standard_lexis(), "{encoding}");
+        }
+        for encoding in ["SJIS", "BIG5", "GBK", "GB18030", "UHC", "JOHAB"] {
+            settings.apply(&set("client_encoding", encoding));
+            assert!(!settings.standard_lexis(), "{encoding}");
+        }
+        settings.apply(&Act::Reset { name: "client_encoding".into() });
+        settings.apply(&set("standard_conforming_strings", "off"));
+        assert!(!settings.standard_lexis());
+    }
+}

@@ -1,0 +1,290 @@
+//! Pure: what a unit left behind: floors, settings, pins, and whether the server process must be asked. Part of the machine.
+
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use super::audit::{self, Audit};
+use super::machine::{Block, Env, Fate, Finished, Link, LinkRole, Machine, Phase, Replay, ServerIo, SessionEnd, Setback, Step, Traces, Work};
+use super::pipeline::{Ours, Owed};
+use super::settings::SessionSettings;
+use super::unit::End;
+use crate::cluster::{Lsn, NodeId, Position, Timeline};
+use crate::protocol::sqlstate::ClientError;
+use crate::protocol::{TransactionStatus, backend, frontend};
+use crate::routing::{Floor, LastRead, RouteSetting};
+use crate::sql::{Act, Consistency, Pin, Verdict};
+
+impl Machine {
+    /// The unit was answered. `Some`: what the loop must do.
+    pub(super) fn settle(
+        &mut self,
+        status: TransactionStatus,
+        io: &mut ServerIo<'_>,
+        link: &mut Link<'_>,
+        env: &mut Env<'_>,
+    ) -> Option<Step> {
+        self.note_position(link, env);
+        let acts = std::mem::take(&mut self.work.acts);
+        for verdict in &acts {
+            self.account(verdict, status, link);
+        }
+        if !matches!(self.block, Block::Replica(_)) && status != TransactionStatus::Idle {
+            self.block = Block::Primary;
+        }
+        self.report(link, env);
+        if status != TransactionStatus::Idle {
+            self.done();
+            return Some(Step::ReadMore);
+        }
+        self.block = Block::None;
+        self.statements.drop_portals();
+        if self.traces.has(Traces::AUDIT) && link.role == LinkRole::Primary {
+            self.traces.remove(Traces::AUDIT);
+            self.audit = Some(Box::new(Audit::new(&env.rules.user)));
+            frontend::put_query(io.to_server, audit::QUERY.as_bytes());
+            self.owed.push(Owed::Ours(Ours::Audit));
+            self.work = Work { end: Some(End::Query), ..Work::default() };
+            return None;
+        }
+        self.traces.remove(Traces::DDL);
+        self.done();
+        Some(self.free(link))
+    }
+
+    /// Between units: the connection goes back unless something holds it.
+    fn free(&self, link: &Link<'_>) -> Step {
+        if self.pins.is_empty() || link.role == LinkRole::Replica { Step::Release } else { Step::ReadMore }
+    }
+
+    fn done(&mut self) {
+        self.phase = Phase::Ready;
+        self.work = Work::default();
+        self.end_unit();
+    }
+
+    fn report(&mut self, link: &Link<'_>, _env: &Env<'_>) {
+        let statements = self.unit.texts.iter().map(|verdict| verdict.statements).sum();
+        self.finished = Some(Finished {
+            replica: (link.role == LinkRole::Replica).then_some(link.node),
+            reason: self.decision.take(),
+            statements,
+            setback: match self.setback {
+                Setback::None => None,
+                Setback::Lost(_) => Some("connection_lost"),
+                Setback::Refused(why) => Some(why),
+            },
+        });
+    }
+
+    /// What later reads may not miss.
+    fn note_position(&mut self, link: &Link<'_>, env: &Env<'_>) {
+        match link.role {
+            LinkRole::Primary => {
+                self.state.floor = Floor::Unknown { ticket: env.ticket, at_least: self.known_floor() };
+            }
+            LinkRole::Replica => {
+                let probes_started =
+                    env.view.node(link.node).map_or(u64::MAX, |node| node.stats.probes_started.load(Ordering::Relaxed));
+                self.state.last_read = Some(LastRead { node: link.node, probes_started, ticket: env.ticket });
+            }
+        }
+    }
+
+    pub(super) fn known_floor(&self) -> Option<Position> {
+        match self.state.floor {
+            Floor::None => None,
+            Floor::At(position) => Some(position),
+            Floor::Unknown { at_least, .. } => at_least,
+        }
+    }
+
+    /// One text that was executed.
+    fn account(&mut self, verdict: &Rc<Verdict>, status: TransactionStatus, link: &mut Link<'_>) {
+        let failed = self.work.fate == Fate::Failed;
+        let in_block = status != TransactionStatus::Idle || !matches!(self.block, Block::None);
+        let mixed = verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
+        for act in &verdict.acts {
+            match act {
+                Act::Audit => self.traces.add(Traces::AUDIT),
+                _ if failed && verdict.statements <= 1 => {}
+                Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if failed || in_block || mixed => {
+                    self.traces.add(Traces::AUDIT);
+                }
+                Act::Set { .. } | Act::Reset { .. } | Act::ResetAll => self.change_settings(act, link),
+                Act::DiscardAll => {
+                    self.change_settings(act, link);
+                    self.statements.clear();
+                    link.state.statements.clear();
+                    link.state.sequences = None;
+                    for pin in [Pin::TempObjects, Pin::HoldCursor, Pin::AdvisoryLock, Pin::Listen, Pin::SqlPrepare, Pin::Sequence, Pin::BackendPid] {
+                        self.pins.remove(pin);
+                    }
+                }
+                Act::DeallocateAll => {
+                    self.statements.clear();
+                    link.state.statements.clear();
+                    self.pins.remove(Pin::SqlPrepare);
+                }
+                Act::Deallocate { name } => {
+                    match self.statements.remove(name.as_bytes()) {
+                        Some(statement) => drop(link.state.statements.remove(statement.key)),
+                        None => self.traces.add(Traces::AUDIT),
+                    }
+                }
+                Act::Sequence => self.on_sequence(link),
+                Act::LastSequence => self.on_last_sequence(link),
+                Act::Pin(pin) => self.pins.insert(*pin),
+                Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. } | Act::PrepareTransaction | Act::SetTransaction(_) | Act::Ddl => {}
+            }
+        }
+    }
+
+    fn change_settings(&mut self, act: &Act, link: &mut Link<'_>) {
+        link.state.settings = SessionSettings::on_server(&link.state.settings, act);
+        self.settings.apply(act);
+        if *link.state.settings == **self.settings.current() {
+            link.state.settings = std::sync::Arc::clone(self.settings.current());
+        } else {
+            self.traces.add(Traces::TELL);
+        }
+        self.adopt_settings();
+    }
+
+    /// currval and lastval now belong to this connection; whether anyone asks for them is seen later.
+    fn on_sequence(&mut self, link: &mut Link<'_>) {
+        link.state.sequences = Some(self.id);
+        self.home = Some(link.id);
+        if self.traces.has(Traces::SEQUENCES) {
+            self.pins.insert(Pin::Sequence);
+        }
+    }
+
+    fn on_last_sequence(&mut self, link: &Link<'_>) {
+        self.traces.add(Traces::SEQUENCES);
+        if link.state.sequences == Some(self.id) {
+            self.pins.insert(Pin::Sequence);
+        }
+    }
+
+    /// The server process told what it holds.
+    pub(super) fn on_audited(&mut self, io: &mut ServerIo<'_>, link: &mut Link<'_>, env: &mut Env<'_>) -> Step {
+        match self.audit.take().and_then(|audit| audit.finish()) {
+            Some(found) => {
+                self.settings.replace(found.settings);
+                link.state.settings = std::sync::Arc::clone(self.settings.current());
+                self.pins.audited(found.pins);
+                self.adopt_settings();
+            }
+            None => self.pins.insert(Pin::Opaque),
+        }
+        if env.rules.session_pooling {
+            self.pins.insert(Pin::SessionPooling);
+        }
+        debug_assert!(io.to_server.is_empty(), "an audit is the last request of its unit");
+        self.traces.remove(Traces::DDL);
+        self.done();
+        self.free(link)
+    }
+
+    /// Our own settings, which travel like all others.
+    pub(super) fn adopt_settings(&mut self) {
+        if let Some(level) = self.settings.text("pgweir.consistency").as_deref().and_then(consistency) {
+            self.state.consistency = level;
+        }
+        self.state.route = match self.settings.text("pgweir.route").as_deref() {
+            Some("primary") => RouteSetting::Primary,
+            Some("replica") => RouteSetting::Replica,
+            _ => RouteSetting::Auto,
+        };
+        if let Some(floor) = self.settings.text("pgweir.floor").as_deref().and_then(parse_floor) {
+            self.raise_floor(floor);
+        }
+    }
+
+    fn raise_floor(&mut self, floor: Position) {
+        let higher = |known: Position| {
+            if (known.timeline, known.lsn) > (floor.timeline, floor.lsn) { known } else { floor }
+        };
+        self.state.floor = match self.state.floor {
+            Floor::None => Floor::At(floor),
+            Floor::At(known) => Floor::At(higher(known)),
+            Floor::Unknown { ticket, at_least } => Floor::Unknown { ticket, at_least: Some(at_least.map_or(floor, higher)) },
+        };
+    }
+
+    /// The node closed the connection, or it broke.
+    pub fn on_server_eof(&mut self, node: NodeId, name: &str, link_role: LinkRole, to_client: &mut Vec<u8>) -> Step {
+        let said_why = self.work.fate == Fate::Failed;
+        let replayable = match (link_role, self.work.replay) {
+            (LinkRole::Replica, Replay::Read | Replay::Again) => self.work.reply == super::machine::Reply::Held,
+            (LinkRole::Primary, Replay::Read) => !said_why,
+            _ => false,
+        };
+        let leaving = self.phase == Phase::Leaving;
+        if leaving || (self.phase == Phase::Running && replayable) {
+            self.undo();
+            if let Block::Replica(announced) = std::mem::take(&mut self.block) {
+                self.block = Block::Announced(announced);
+            }
+            self.status = TransactionStatus::Idle;
+            self.phase = Phase::Ready;
+            self.setback = match (link_role, leaving) {
+                (LinkRole::Replica, false) => Setback::Lost(node),
+                (LinkRole::Replica, true) => self.setback,
+                (LinkRole::Primary, _) => Setback::Refused("connection_lost"),
+            };
+            self.unit.reset();
+            self.await_settings = false;
+            return Step::Retry;
+        }
+        if said_why {
+            return Step::Close(SessionEnd::Server);
+        }
+        if link_role == LinkRole::Replica && matches!(self.block, Block::None) && self.work.end.is_some() && self.work.from_server.left == 0 {
+            backend::put_error(to_client, &ClientError { severity: "ERROR", ..ClientError::reply_cut(name) });
+            backend::put_ready_for_query(to_client, TransactionStatus::Idle);
+            self.owed.clear();
+            self.status = TransactionStatus::Idle;
+            self.done();
+            return Step::Release;
+        }
+        let error = match link_role {
+            LinkRole::Replica => ClientError::reply_cut(name),
+            LinkRole::Primary => ClientError::outcome_unknown(name),
+        };
+        Step::Close(SessionEnd::Error(error))
+    }
+}
+
+fn consistency(level: &str) -> Option<Consistency> {
+    Some(match level {
+        "eventual" => Consistency::Eventual,
+        "session" => Consistency::Session,
+        "global" => Consistency::Global,
+        "strict" => Consistency::Strict,
+        "primary" => Consistency::Primary,
+        _ => return None,
+    })
+}
+
+/// `system:timeline:lsn`, as `SHOW pgweir.floor` answers.
+pub fn parse_floor(text: &str) -> Option<Position> {
+    let mut parts = text.splitn(3, ':');
+    let system = parts.next()?.parse().ok()?;
+    let timeline = Timeline(parts.next()?.parse().ok()?);
+    let lsn: Lsn = parts.next()?.to_uppercase().parse().ok()?;
+    Some(Position { system, timeline, lsn })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_floor_reads_back() {
+        let floor = Position { system: 7, timeline: Timeline(2), lsn: Lsn(0x16_B374_D848) };
+        let text = format!("{}:{}:{}", floor.system, floor.timeline.0, floor.lsn);
+        assert_eq!(parse_floor(&text), Some(floor));
+        assert_eq!(parse_floor("7:2"), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Pure: a session's prepared statements and portals: client name ↔ text ↔ what the text would do. How a statement is
+//! called on a server connection is the connection's own state (`pool::state`).
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use ring::digest;
+use smallvec::SmallVec;
+
+use crate::pool::state::{Settings, StatementKey, UnnamedKey};
+use crate::sql::Verdict;
+
+/// A named statement as the client prepared it.
+#[derive(Debug)]
+pub struct Statement {
+    pub key: StatementKey,
+    /// Text, NUL, parameter types: what a Parse carries behind the name.
+    pub rest: Box<[u8]>,
+    pub text_length: usize,
+    pub verdict: Rc<Verdict>,
+    /// The catalog snapshot that the verdict was made with.
+    pub catalog: u64,
+}
+
+/// The unnamed statement; its buffer is reused.
+#[derive(Debug, Default)]
+struct Unnamed {
+    rest: Vec<u8>,
+    verdict: Option<Rc<Verdict>>,
+    serial: u64,
+}
+
+/// All that a session prepared.
+#[derive(Debug, Default)]
+pub struct Statements {
+    session: u64,
+    named: HashMap<Box<[u8]>, Statement, foldhash::fast::RandomState>,
+    unnamed: Unnamed,
+    portals: SmallVec<[(Box<[u8]>, Rc<Verdict>); 1]>,
+}
+
+impl Statements {
+    pub fn new(session: u64) -> Statements {
+        Statements { session, ..Statements::default() }
+    }
+
+    pub fn named(&self, name: &[u8]) -> Option<&Statement> {
+        self.named.get(name)
+    }
+
+    pub fn insert(&mut self, name: &[u8], statement: Statement) {
+        self.named.insert(name.into(), statement);
+    }
+
+    pub fn remove(&mut self, name: &[u8]) -> Option<Statement> {
+        self.named.remove(name)
+    }
+
+    /// DEALLOCATE ALL.
+    pub fn clear(&mut self) {
+        self.named.clear();
+    }
+
+    pub fn len(&self) -> usize {
+        self.named.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// Puts the verdict of a newer catalog in the place of a statement's old one.
+    pub fn renew(&mut self, name: &[u8], verdict: Rc<Verdict>, catalog: u64) {
+        if let Some(statement) = self.named.get_mut(name) {
+            statement.verdict = verdict;
+            statement.catalog = catalog;
+        }
+    }
+
+    /// The client prepared an unnamed statement; returns what it is to be known by.
+    pub fn set_unnamed(&mut self, rest: &[u8], verdict: Rc<Verdict>) -> UnnamedKey {
+        self.unnamed.rest.clear();
+        self.unnamed.rest.extend_from_slice(rest);
+        self.unnamed.verdict = Some(verdict);
+        self.unnamed.serial += 1;
+        self.unnamed_key()
+    }
+
+    fn unnamed_key(&self) -> UnnamedKey {
+        UnnamedKey { session: self.session, serial: self.unnamed.serial }
+    }
+
+    /// Its key, the rest of its Parse and its verdict.
+    pub fn unnamed(&self) -> Option<(UnnamedKey, &[u8], &Rc<Verdict>)> {
+        let verdict = self.unnamed.verdict.as_ref()?;
+        Some((self.unnamed_key(), &self.unnamed.rest, verdict))
+    }
+
+    /// A simple Query, or a Parse that failed, leaves no unnamed statement behind.
+    pub fn drop_unnamed(&mut self) {
+        self.unnamed.verdict = None;
+    }
+
+    pub fn set_portal(&mut self, name: &[u8], verdict: Rc<Verdict>) {
+        match self.portals.iter_mut().find(|(portal, _)| **portal == *name) {
+            Some((_, known)) => *known = verdict,
+            None => self.portals.push((name.into(), verdict)),
+        }
+    }
+
+    pub fn portal(&self, name: &[u8]) -> Option<&Rc<Verdict>> {
+        self.portals.iter().find(|(portal, _)| **portal == *name).map(|(_, verdict)| verdict)
+    }
+
+    /// Portals end with their transaction.
+    pub fn drop_portals(&mut self) {
+        self.portals.clear();
+    }
+}
+
+/// The key of a statement with this Parse `rest`, prepared under these settings when the catalog was at this version.
+///
+/// Names resolve by search_path and role; and a statement prepared before some DDL may not pass for one prepared after it
+/// ("cached plan must not change result type").
+pub fn key(rest: &[u8], settings: &Settings, catalog: u64) -> StatementKey {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&catalog.to_le_bytes());
+    for name in ["search_path", "role", "session_authorization"] {
+        let value = settings.get(name).map(|value| &**value).unwrap_or_default();
+        hash.update(&(value.len() as u64).to_le_bytes());
+        hash.update(value);
+    }
+    hash.update(rest);
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash.finish().as_ref()[..16]);
+    StatementKey(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_tells_apart_what_postgresql_would() {
+        let none = Settings::new();
+        let path: Settings = [("search_path".into(), b"a".as_slice().into())].into_iter().collect();
+        let base = key(b"SELECT 1\0\0\0", &none, 1);
+        assert_eq!(base, key(b"SELECT 1\0\0\0", &none, 1));
+        assert_ne!(base, key(b"SELECT 1\0\0\x01\0\0\0\x17", &none, 1));
+        assert_ne!(base, key(b"SELECT 1\0\0\0", &path, 1));
+        assert_ne!(base, key(b"SELECT 1\0\0\0", &none, 2));
+    }
+}

@@ -1,0 +1,246 @@
+//! Pure: one routing unit, read before anything of it is sent: a Query string, or a pipeline up to Sync. What PostgreSQL
+//! makes one transaction is routed as one, and the worst member decides.
+
+use std::rc::Rc;
+
+use smallvec::SmallVec;
+
+use super::statements::Statements;
+use crate::catalog::Catalog;
+use crate::protocol::frame::{self, FrameError};
+use crate::protocol::frontend::{self, Named};
+use crate::sql::cache::VerdictCache;
+use crate::sql::{Act, Effect, Lexis, Reason, Verdict};
+
+/// What the unit's reading needs to know.
+pub struct Reader<'a> {
+    pub catalog: &'a Catalog,
+    pub verdicts: &'a mut VerdictCache,
+    pub lexis: Lexis,
+    pub statements: &'a mut Statements,
+    /// Bytes that a unit may have before it is decided without having been read whole.
+    pub limit: usize,
+}
+
+/// How far the reading came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The unit goes on in bytes that have not arrived.
+    Incomplete,
+    /// The unit ends here.
+    Complete(End),
+}
+
+/// What ended the unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Query,
+    Sync,
+    FunctionCall,
+    /// A Flush: the client waits for replies although the pipeline goes on.
+    Flush,
+    /// More bytes than are held; what follows is not known.
+    Overlong,
+    Terminate,
+}
+
+/// The unit at the head of a session's input.
+#[derive(Debug, Default)]
+pub struct Unit {
+    /// Bytes read so far.
+    pub length: usize,
+    /// Of the texts in it (Query, Parse), in order: sending the unit needs them again.
+    pub texts: SmallVec<[Rc<Verdict>; 2]>,
+    /// The one that decides.
+    pub worst: Option<Rc<Verdict>>,
+    /// Only Close, Flush and Sync: it needs no server connection.
+    pub trivial: bool,
+    /// Names a portal, or wants a part of its rows: it depends on where the portal is.
+    pub portal: bool,
+    /// Statements and portals that the unit itself names.
+    names: SmallVec<[(u8, Box<[u8]>, Rc<Verdict>); 2]>,
+}
+
+impl Unit {
+    pub fn new() -> Unit {
+        Unit { trivial: true, ..Unit::default() }
+    }
+
+    /// Makes room for the next unit without giving its memory back.
+    pub fn reset(&mut self) {
+        self.length = 0;
+        self.texts.clear();
+        self.worst = None;
+        self.trivial = true;
+        self.portal = false;
+        self.names.clear();
+    }
+
+    /// Reads on in `input`, which begins with the unit's first byte.
+    pub fn read(&mut self, input: &[u8], reader: &mut Reader<'_>) -> Result<Progress, FrameError> {
+        loop {
+            let rest = &input[self.length..];
+            let Some(header) = frame::frontend_header(rest)? else {
+                return Ok(Progress::Incomplete);
+            };
+            if self.length + header.total > reader.limit {
+                self.judge(opaque("longer than is held"));
+                return Ok(Progress::Complete(End::Overlong));
+            }
+            let Some(body) = rest.get(frame::HEADER..header.total) else {
+                return Ok(Progress::Incomplete);
+            };
+            self.length += header.total;
+            if let Some(end) = self.member(header.tag, body, reader) {
+                return Ok(Progress::Complete(end));
+            }
+        }
+    }
+
+    fn member(&mut self, tag: u8, body: &[u8], reader: &mut Reader<'_>) -> Option<End> {
+        match tag {
+            b'Q' => {
+                self.text(frontend::query(body), reader);
+                return Some(End::Query);
+            }
+            b'P' => self.parse(body, reader),
+            b'B' => self.bind(body, reader),
+            b'D' => self.describe(body, reader),
+            b'E' => {
+                self.trivial = false;
+                self.portal |= frontend::execute(body).is_none_or(|(portal, rows)| !portal.is_empty() || rows != 0);
+            }
+            b'S' => return Some(End::Sync),
+            b'H' if !self.trivial => {
+                self.judge(flush());
+                return Some(End::Flush);
+            }
+            b'F' => {
+                self.trivial = false;
+                self.judge(opaque("a function call by number"));
+                return Some(End::FunctionCall);
+            }
+            b'X' => return Some(End::Terminate),
+            // Close needs no server; CopyData & co. outside of a COPY are ignored, as PostgreSQL ignores them.
+            _ => {}
+        }
+        None
+    }
+
+    fn text(&mut self, text: Option<&[u8]>, reader: &mut Reader<'_>) -> Rc<Verdict> {
+        self.trivial = false;
+        let verdict = match text {
+            Some(text) => reader.verdicts.verdict(text, reader.catalog, reader.lexis),
+            None => opaque("a malformed message"),
+        };
+        self.texts.push(Rc::clone(&verdict));
+        self.judge(Rc::clone(&verdict));
+        verdict
+    }
+
+    fn parse(&mut self, body: &[u8], reader: &mut Reader<'_>) {
+        let parse = frontend::parse(body);
+        let verdict = self.text(parse.map(|parse| parse.text), reader);
+        if let Some(parse) = parse {
+            self.name(b'S', parse.name, verdict);
+        }
+    }
+
+    fn bind(&mut self, body: &[u8], reader: &mut Reader<'_>) {
+        self.trivial = false;
+        let bind = frontend::bind(body);
+        let verdict = bind.and_then(|bind| self.statement(bind.statement, reader)).unwrap_or_else(unknown);
+        self.judge(Rc::clone(&verdict));
+        if let Some(bind) = bind {
+            self.portal |= !bind.portal.is_empty();
+            self.name(b'P', bind.portal, verdict);
+        }
+    }
+
+    fn describe(&mut self, body: &[u8], reader: &mut Reader<'_>) {
+        self.trivial = false;
+        match frontend::named(body) {
+            Some(Named::Statement(name)) => {
+                let verdict = self.statement(name, reader).unwrap_or_else(unknown);
+                self.judge(verdict);
+            }
+            Some(Named::Portal(_)) => {}
+            None => self.judge(opaque("a malformed message")),
+        }
+    }
+
+    fn name(&mut self, kind: u8, name: &[u8], verdict: Rc<Verdict>) {
+        self.names.push((kind, name.into(), verdict));
+    }
+
+    /// The verdict of a statement that this unit or the session prepared.
+    fn statement(&self, name: &[u8], reader: &mut Reader<'_>) -> Option<Rc<Verdict>> {
+        let own = self.names.iter().rev().find(|(kind, own, _)| *kind == b'S' && **own == *name);
+        if let Some((_, _, verdict)) = own {
+            return Some(Rc::clone(verdict));
+        }
+        statement_verdict(name, reader)
+    }
+
+    fn judge(&mut self, verdict: Rc<Verdict>) {
+        if self.worst.as_ref().is_none_or(|worst| rank(verdict.effect) > rank(worst.effect)) {
+            self.worst = Some(verdict);
+        }
+    }
+
+    /// The deciding verdict; a unit without any text is a read of nothing.
+    pub fn verdict(&self) -> Rc<Verdict> {
+        self.worst.clone().unwrap_or_else(unknown)
+    }
+}
+
+/// The verdict of a statement that the session prepared earlier, made anew if the catalog has changed since.
+pub fn statement_verdict(name: &[u8], reader: &mut Reader<'_>) -> Option<Rc<Verdict>> {
+    if name.is_empty() {
+        let (_, rest, _) = reader.statements.unnamed()?;
+        let text = &rest[..memchr::memchr(0, rest)?];
+        return Some(reader.verdicts.verdict(text, reader.catalog, reader.lexis));
+    }
+    let statement = reader.statements.named(name)?;
+    if statement.catalog == reader.catalog.version && reader.lexis == Lexis::Standard {
+        return Some(Rc::clone(&statement.verdict));
+    }
+    let text = &statement.rest[..statement.text_length];
+    let verdict = reader.verdicts.verdict(text, reader.catalog, reader.lexis);
+    reader.statements.renew(name, Rc::clone(&verdict), reader.catalog.version);
+    Some(verdict)
+}
+
+fn rank(effect: Effect) -> u8 {
+    match effect {
+        Effect::Read => 0,
+        Effect::Follow => 1,
+        Effect::RefusedReadOnly => 2,
+        Effect::Primary => 3,
+    }
+}
+
+/// Something that was not understood: the primary, and an audit afterwards.
+pub fn opaque(why: &str) -> Rc<Verdict> {
+    Rc::new(Verdict {
+        effect: Effect::Primary,
+        reason: Reason::Unparsed(why.to_owned()),
+        acts: vec![Act::Audit],
+        hint: None,
+        statements: 1,
+    })
+}
+
+/// A name that nobody prepared: the primary says so.
+fn unknown() -> Rc<Verdict> {
+    plain(Reason::SessionState("an unknown statement".to_owned()))
+}
+
+/// A pipeline that stops for replies before its Sync: what follows is not known yet.
+fn flush() -> Rc<Verdict> {
+    plain(Reason::Utility("a pipeline with Flush".to_owned()))
+}
+
+fn plain(reason: Reason) -> Rc<Verdict> {
+    Rc::new(Verdict { effect: Effect::Primary, reason, acts: Vec::new(), hint: None, statements: 0 })
+}
