@@ -1,6 +1,7 @@
 //! `pgweir demo` makes its own cluster, moves the reads, and leaves nothing behind.
 
 use pgweir::cli::demo::cluster::DemoCluster;
+use pgweir::cli::demo::servers::postgres_bin;
 use tokio::process::Command;
 use tokio_postgres::NoTls;
 
@@ -9,11 +10,12 @@ use crate::harness::{front, wait};
 
 #[tokio::test]
 async fn its_cluster_streams_and_goes_away() {
-    let cluster = DemoCluster::start().await.expect("the cluster starts");
+    let cluster =
+        DemoCluster::start(&postgres_bin().expect("PostgreSQL's programs"), 2).await.expect("the cluster starts");
     let path = cluster.path().to_path_buf();
-    let [primary, one, two] = cluster.ports.map(|port| format!("postgres://demo:demo@127.0.0.1:{port}/demo"));
     let mut sessions = Vec::new();
-    for url in [primary, one, two] {
+    for port in &cluster.ports {
+        let url = format!("postgres://demo:demo@127.0.0.1:{port}/demo");
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.expect("a login");
         tokio::spawn(connection);
         sessions.push(client);

@@ -1,4 +1,4 @@
-//! The demo's own primary and two streaming replicas, made with initdb and pg_basebackup in a scratch directory on free
+//! The demo's own primary and streaming replicas, made with initdb and pg_basebackup in a scratch directory on free
 //! ports of the loopback. Only `pgweir demo` uses it; the tests copy a template instead. It must leave nothing behind.
 
 use std::fs::{self, DirBuilder, File};
@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use tokio_postgres::{Client, NoTls};
 
 use super::scratch::Scratch;
-use super::servers::{ServerUser, postgres_bin, run_to_end};
+use super::servers::{ServerUser, run_to_end};
 
 /// Small, quick, and with nothing to lose: the data goes when the demo ends.
 const SETTINGS: &str = "
@@ -44,25 +44,24 @@ const TABLES: [&str; 5] = [
     "ALTER TABLE accounts OWNER TO demo",
 ];
 
-/// Three running servers.
+/// A running primary and its replicas.
 pub struct DemoCluster {
     /// The primary's, then the replicas'.
-    pub ports: [u16; 3],
+    pub ports: Vec<u16>,
     /// The superuser's, for this demo only: the loopback is shared with everyone on the machine.
     password: String,
     scratch: Scratch,
 }
 
 impl DemoCluster {
-    /// Makes and starts all three; takes some seconds.
-    pub async fn start() -> anyhow::Result<DemoCluster> {
-        let bin = postgres_bin()?;
+    /// Makes and starts them all with the programs in `bin`; takes some seconds.
+    pub async fn start(bin: &Path, replicas: u16) -> anyhow::Result<DemoCluster> {
         let user = ServerUser::find()?;
-        let ports = free_ports()?;
+        let ports = free_ports(usize::from(replicas) + 1)?;
         let scratch = Scratch::new(env::temp_dir().join(format!("pgweir-demo-{}", process::id())))
             .context("cannot make a directory for the demo's servers")?;
         let cluster = DemoCluster { ports, password: random_password()?, scratch };
-        let workshop = Workshop { bin: &bin, user: &user, cluster: &cluster };
+        let workshop = Workshop { bin, user: &user, cluster: &cluster };
 
         let mut server = workshop.make_primary()?;
         let primary = cluster.wait_for(0, &mut server, "postgres").await?;
@@ -70,9 +69,9 @@ impl DemoCluster {
             primary.batch_execute(statement).await?;
         }
         cluster.connect(0, "demo").await?.batch_execute(&TABLES[2..].join(";\n")).await?;
-        let mut replicas = [workshop.make_replica(1)?, workshop.make_replica(2)?];
-        for (number, server) in (1..).zip(&mut replicas) {
-            cluster.wait_for(number, server, "demo").await?;
+        for number in 1..cluster.ports.len() {
+            let mut server = workshop.make_replica(number)?;
+            cluster.wait_for(number, &mut server, "demo").await?;
         }
         Ok(cluster)
     }
@@ -123,8 +122,8 @@ impl DemoCluster {
 }
 
 /// Server 0 is the primary.
-pub fn name(number: usize) -> &'static str {
-    ["primary", "replica1", "replica2"][number]
+pub fn name(number: usize) -> String {
+    if number == 0 { "primary".to_string() } else { format!("replica{number}") }
 }
 
 /// The programs, and for whom they work.
@@ -196,17 +195,12 @@ impl Workshop<'_> {
     }
 }
 
-/// Three ports that were free a moment ago, all different.
-fn free_ports() -> anyhow::Result<[u16; 3]> {
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        held.push(TcpListener::bind("127.0.0.1:0").context("no free port on the loopback")?);
-    }
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
+/// Ports that were free a moment ago, all different.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    // All are held until the last is found, so that none is found twice.
+    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
+    let held = held.context("no free port on the loopback")?;
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn random_password() -> anyhow::Result<String> {
