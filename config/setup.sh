@@ -122,7 +122,7 @@ fi
 
 # They live in the user's cache, so that a fresh clone finds them; a stamp says for which pinned versions.
 if [ "$goal" = test ]; then
-  clients="${PGWEIR_CLIENTS:-${XDG_CACHE_HOME:-$HOME/.cache}/pgweir/clients}"
+  clients="${PGWEIR_TEST_DRIVERS:-${XDG_CACHE_HOME:-$HOME/.cache}/pgweir/clients}"
   wanted="$root/tests/it/clients"
   stamp="$(cat "$wanted/requirements.txt" "$wanted/package.json" "$wanted/package-lock.json" | sha256sum | cut -d' ' -f1)"
   if [ "$(cat "$clients/stamp" 2>/dev/null || true)" != "$stamp" ]; then

@@ -9,6 +9,7 @@ pub mod scratch;
 pub mod servers;
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,14 +27,26 @@ use live::Reading;
 use load::Tally;
 
 /// What the command line says.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DemoOptions {
+    /// The folder of initdb and postgres; found where packages install them.
+    pub postgres: Option<PathBuf>,
+    /// At least one.
+    pub replicas: u16,
+    /// How many clients make the load; 0 for none.
+    pub clients: u16,
     /// Ends by itself after so long; otherwise at Ctrl-C.
     pub seconds: Option<u64>,
     /// Where pgweir listens; default 127.0.0.1:6432, or any free port where that is taken.
     pub listen: Option<SocketAddr>,
     /// Its side door; default 127.0.0.1:9632, likewise.
     pub admin: Option<SocketAddr>,
+}
+
+impl Default for DemoOptions {
+    fn default() -> DemoOptions {
+        DemoOptions { postgres: None, replicas: 2, clients: 16, seconds: None, listen: None, admin: None }
+    }
 }
 
 /// A replica stands still for so long once in a while, so that one sees what pgweir makes of it.
@@ -43,8 +56,9 @@ const HOLD_FOR: u64 = 8;
 
 /// Runs the demo. The exit code is a failure if a client saw an error or did not see its own write.
 pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
-    println!("pgweir demo: making a primary and two streaming replicas …");
-    let cluster = DemoCluster::start().await?;
+    println!("pgweir demo: making a primary and {} streaming replicas …", options.replicas);
+    let bin = options.postgres.map_or_else(servers::postgres_bin, servers::given_bin)?;
+    let cluster = DemoCluster::start(&bin, options.replicas.max(1)).await?;
     let listen = options.listen.map_or_else(|| free_address(6432), Ok)?;
     let admin = options.admin.map_or_else(|| free_address(9632), Ok)?;
     let mut proxy = start_pgweir(&cluster, listen, admin)?;
@@ -58,7 +72,7 @@ pub async fn run(options: DemoOptions) -> anyhow::Result<ExitCode> {
 
     let tally = Arc::new(Tally::default());
     let mut clients = JoinSet::new();
-    for client in 0..load::CLIENTS {
+    for client in 0..options.clients {
         clients.spawn(load::run(url.clone(), client, tally.clone()));
     }
     tokio::select! {
@@ -82,8 +96,8 @@ fn start_pgweir(cluster: &DemoCluster, listen: SocketAddr, admin: SocketAddr) ->
     let log = std::fs::File::create(cluster.path().join("pgweir.log"))?;
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
     command.arg("run").arg("--listen").arg(listen.to_string()).arg("--admin").arg(admin.to_string());
-    for port in cluster.ports {
-        command.arg("--node").arg(node_url(port));
+    for port in &cluster.ports {
+        command.arg("--node").arg(node_url(*port));
     }
     // The environment may configure another pgweir; the demo's is told everything here.
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PGWEIR_")) {
@@ -128,10 +142,10 @@ async fn page(admin: SocketAddr, path: &str) -> std::io::Result<String> {
 }
 
 fn introduce(cluster: &DemoCluster, url: &str, admin: SocketAddr) {
-    let [primary, one, two] = cluster.ports;
     println!();
-    println!("  primary   127.0.0.1:{primary}");
-    println!("  replicas  127.0.0.1:{one}  127.0.0.1:{two}");
+    for (number, port) in cluster.ports.iter().enumerate() {
+        println!("  {:9} 127.0.0.1:{port}", cluster::name(number));
+    }
     println!("  try it    DATABASE_URL={url}");
     println!("            psql {url} -c 'SELECT count(*) FROM accounts'");
     println!("  look      http://{admin}/  and  http://{admin}/metrics");
@@ -142,12 +156,13 @@ fn introduce(cluster: &DemoCluster, url: &str, admin: SocketAddr) {
 /// A line each second, until the time is up; now and then a replica stands still.
 async fn show(cluster: &DemoCluster, admin: SocketAddr, tally: &Tally, seconds: Option<u64>) -> anyhow::Result<()> {
     // pgweir names a node by its address, where its configuration does not.
-    let nodes: Vec<(String, &str)> = cluster
+    let nodes: Vec<(String, String)> = cluster
         .ports
         .iter()
         .enumerate()
         .map(|(number, port)| (format!("127.0.0.1:{port}"), cluster::name(number)))
         .collect();
+    let last = nodes.len() - 1;
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     ticks.tick().await;
     let mut before = read(admin, tally).await?;
@@ -167,8 +182,8 @@ async fn show(cluster: &DemoCluster, admin: SocketAddr, tally: &Tally, seconds: 
                 cluster.hold(2).await?;
             }
             resumed if resumed == HOLD_FROM + HOLD_FOR => {
-                println!("        replica2 replays again");
-                cluster.let_go(2).await?;
+                println!("        {} replays again", cluster::name(last));
+                cluster.let_go(last).await?;
             }
             _ => {}
         }

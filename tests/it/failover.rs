@@ -242,3 +242,25 @@ async fn a_lagging_replica_is_left_out_and_returns() {
     })
     .await;
 }
+
+/// A replica that stands still with its connections open: what it was asked hangs, but nobody is sent there any more once
+/// the probes have noticed, and when it wakes nothing is lost.
+#[tokio::test]
+async fn a_frozen_replica_is_left_out_until_it_wakes() {
+    let front = front::alone("frozen", QUICK).await;
+    let Some(proxy) = front.proxy() else { return };
+    let readers = Readers::start(&front);
+    readers.go_on(500).await;
+    front.cluster.replicas[0].freeze();
+    wait::until("it is found to be down", || async {
+        proxy.metrics().sum("pgweir_node_up", &[("node", "replica1")]) == 0.0
+    })
+    .await;
+    let session = front.connect("app").await;
+    for _ in 0..100 {
+        wait::in_time("a read elsewhere", session.value("SELECT name FROM numbers WHERE id = 1")).await;
+    }
+    front.cluster.replicas[0].thaw();
+    readers.go_on(500).await;
+    readers.end().await;
+}

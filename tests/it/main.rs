@@ -5,6 +5,7 @@ mod cancel;
 mod clients;
 mod consistency;
 mod copy;
+mod demo;
 mod failover;
 mod harness;
 mod hostile;

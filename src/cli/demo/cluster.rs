@@ -1,11 +1,12 @@
-//! The demo's own primary and two streaming replicas, made with initdb and pg_basebackup in a scratch directory on free
+//! The demo's own primary and streaming replicas, made with initdb and pg_basebackup in a scratch directory on free
 //! ports of the loopback. Only `pgweir demo` uses it; the tests copy a template instead. It must leave nothing behind.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::net::TcpListener;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, process};
 
@@ -13,7 +14,7 @@ use anyhow::{Context as _, bail};
 use tokio_postgres::{Client, NoTls};
 
 use super::scratch::Scratch;
-use super::servers::{ServerUser, postgres_bin, run_to_end};
+use super::servers::{ServerUser, run_to_end};
 
 /// Small, quick, and with nothing to lose: the data goes when the demo ends.
 const SETTINGS: &str = "
@@ -43,37 +44,34 @@ const TABLES: [&str; 5] = [
     "ALTER TABLE accounts OWNER TO demo",
 ];
 
-/// Three running servers.
+/// A running primary and its replicas.
 pub struct DemoCluster {
     /// The primary's, then the replicas'.
-    pub ports: [u16; 3],
+    pub ports: Vec<u16>,
     /// The superuser's, for this demo only: the loopback is shared with everyone on the machine.
     password: String,
     scratch: Scratch,
 }
 
 impl DemoCluster {
-    /// Makes and starts all three; takes some seconds.
-    pub async fn start() -> anyhow::Result<DemoCluster> {
-        let bin = postgres_bin()?;
+    /// Makes and starts them all with the programs in `bin`; takes some seconds.
+    pub async fn start(bin: &Path, replicas: u16) -> anyhow::Result<DemoCluster> {
         let user = ServerUser::find()?;
-        let ports = free_ports()?;
+        let ports = free_ports(usize::from(replicas) + 1)?;
         let scratch = Scratch::new(env::temp_dir().join(format!("pgweir-demo-{}", process::id())))
             .context("cannot make a directory for the demo's servers")?;
         let cluster = DemoCluster { ports, password: random_password()?, scratch };
-        let workshop = Workshop { bin: &bin, user: &user, cluster: &cluster };
+        let workshop = Workshop { bin, user: &user, cluster: &cluster };
 
-        workshop.make_primary()?;
-        let primary = cluster.connect(0, "postgres").await?;
+        let mut server = workshop.make_primary()?;
+        let primary = cluster.wait_for(0, &mut server, "postgres").await?;
         for statement in &TABLES[..2] {
             primary.batch_execute(statement).await?;
         }
         cluster.connect(0, "demo").await?.batch_execute(&TABLES[2..].join(";\n")).await?;
-        for number in [1, 2] {
-            workshop.make_replica(number)?;
-        }
-        for number in [1, 2] {
-            cluster.connect(number, "demo").await?;
+        for number in 1..cluster.ports.len() {
+            let mut server = workshop.make_replica(number)?;
+            cluster.wait_for(number, &mut server, "demo").await?;
         }
         Ok(cluster)
     }
@@ -82,23 +80,28 @@ impl DemoCluster {
         self.scratch.path()
     }
 
-    /// A superuser's session on one of the servers; waits until it takes sessions.
-    async fn connect(&self, number: usize, database: &str) -> anyhow::Result<Client> {
+    /// A superuser's session on one of the servers.
+    async fn connect(&self, number: usize, database: &str) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
         config.host("127.0.0.1").port(self.ports[number]).user("postgres").password(&self.password).dbname(database);
+        let (client, connection) = config.connect(NoTls).await?;
+        // The connection's error reaches the client's calls too.
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Likewise, once a server that was just started takes sessions.
+    async fn wait_for(&self, number: usize, server: &mut Child, database: &str) -> anyhow::Result<Client> {
         let started = Instant::now();
         loop {
-            match config.connect(NoTls).await {
-                Ok((client, connection)) => {
-                    // The connection's error reaches the client's calls too.
-                    tokio::spawn(connection);
-                    return Ok(client);
-                }
-                Err(error) if started.elapsed() > PATIENCE => {
-                    bail!("{} does not start: {error}\n{}", name(number), self.last_words(number));
-                }
-                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            let error = match self.connect(number, database).await {
+                Ok(client) => return Ok(client),
+                Err(error) => error,
+            };
+            if server.try_wait()?.is_some() || started.elapsed() > PATIENCE {
+                bail!("{} does not start: {error}\n{}", name(number), self.last_words(number));
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
@@ -119,8 +122,8 @@ impl DemoCluster {
 }
 
 /// Server 0 is the primary.
-pub fn name(number: usize) -> &'static str {
-    ["primary", "replica1", "replica2"][number]
+pub fn name(number: usize) -> String {
+    if number == 0 { "primary".to_string() } else { format!("replica{number}") }
 }
 
 /// The programs, and for whom they work.
@@ -138,12 +141,13 @@ impl Workshop<'_> {
     /// An empty directory that the servers' user owns.
     fn make_directory(&self, number: usize) -> anyhow::Result<PathBuf> {
         let dir = self.directory(number);
-        fs::create_dir(&dir)?;
+        // PostgreSQL refuses a data directory that others may look into.
+        DirBuilder::new().mode(0o700).create(&dir)?;
         self.user.give(&dir)?;
         Ok(dir)
     }
 
-    fn make_primary(&self) -> anyhow::Result<()> {
+    fn make_primary(&self) -> anyhow::Result<Child> {
         let dir = self.make_directory(0)?;
         let secret = self.cluster.path().join("password");
         fs::write(&secret, &self.cluster.password)?;
@@ -160,7 +164,7 @@ impl Workshop<'_> {
 
     /// A physical copy of the running primary. The connection to it is written by hand: what `-R` writes depends on the
     /// version of the tool, and an older server may not understand it.
-    fn make_replica(&self, number: usize) -> anyhow::Result<()> {
+    fn make_replica(&self, number: usize) -> anyhow::Result<Child> {
         let dir = self.make_directory(number)?;
         let port = self.cluster.ports[0];
         let mut backup = self.user.command(&self.bin.join("pg_basebackup"));
@@ -180,29 +184,23 @@ impl Workshop<'_> {
     }
 
     /// Starts a server; the scratch's reaper ends it.
-    fn start(&self, number: usize) -> anyhow::Result<()> {
+    fn start(&self, number: usize) -> anyhow::Result<Child> {
         let dir = self.directory(number);
         let log = File::create(self.cluster.path().join(format!("{}.log", name(number))))?;
         let mut command: Command = self.user.command(&self.bin.join("postgres"));
         command.arg("-D").arg(&dir).args(["-p", &self.cluster.ports[number].to_string()]).current_dir(&dir);
         // Ctrl-C is for us; the servers stop when we are done with them.
         command.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        command.spawn().with_context(|| format!("cannot start {}", name(number)))?;
-        Ok(())
+        command.spawn().with_context(|| format!("cannot start {}", name(number)))
     }
 }
 
-/// Three ports that were free a moment ago, all different.
-fn free_ports() -> anyhow::Result<[u16; 3]> {
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        held.push(TcpListener::bind("127.0.0.1:0").context("no free port on the loopback")?);
-    }
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
+/// Ports that were free a moment ago, all different.
+fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+    // All are held until the last is found, so that none is found twice.
+    let held = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>();
+    let held = held.context("no free port on the loopback")?;
+    held.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 fn random_password() -> anyhow::Result<String> {

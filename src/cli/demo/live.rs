@@ -39,7 +39,7 @@ fn label(series: &str, name: &str) -> Option<String> {
 }
 
 /// One line. `nodes`: pgweir's name and ours, the primary first.
-pub fn line(second: u64, before: &Reading, now: &Reading, nodes: &[(String, &str)]) -> String {
+pub fn line(second: u64, before: &Reading, now: &Reading, nodes: &[(String, String)]) -> String {
     let since = |node: &str| {
         let of = |reading: &Reading| reading.transactions.get(node).copied().unwrap_or(0.0);
         (of(now) - of(before)).max(0.0)
@@ -78,8 +78,8 @@ mod tests {
         pgweir_replica_lag_seconds{node=\"b:2\"} 0.0031\n\
         process_open_fds 12\n";
 
-    fn nodes() -> Vec<(String, &'static str)> {
-        vec![("a:1".into(), "primary"), ("b:2".into(), "replica1"), ("c:3".into(), "replica2")]
+    fn nodes() -> Vec<(String, String)> {
+        vec![("a:1".into(), "primary".into()), ("b:2".into(), "replica1".into()), ("c:3".into(), "replica2".into())]
     }
 
     #[test]

@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use tokio_postgres::{Client, NoTls};
 
-pub const CLIENTS: usize = 16;
-
 /// What the clients saw, all together.
 #[derive(Default)]
 pub struct Tally {
@@ -20,11 +18,11 @@ pub struct Tally {
 }
 
 /// One client until it is aborted. It reconnects after an error, as an application would.
-pub async fn run(url: String, client: usize, tally: Arc<Tally>) {
+pub async fn run(url: String, client: u16, tally: Arc<Tally>) {
     loop {
         if let Ok((session, connection)) = tokio_postgres::connect(&url, NoTls).await {
             let connection = tokio::spawn(connection);
-            let _ = work(&session, client as i32, &tally).await;
+            let _ = work(&session, i32::from(client), &tally).await;
             connection.abort();
         }
         tally.errors.fetch_add(1, Ordering::Relaxed);

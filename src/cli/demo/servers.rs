@@ -12,16 +12,20 @@ use anyhow::{Context as _, bail};
 /// The folder of `initdb` and `postgres`: `PGWEIR_POSTGRES_BIN`, else the newest of Debian's, else what pg_config says.
 pub fn postgres_bin() -> anyhow::Result<PathBuf> {
     if let Some(dir) = env::var_os("PGWEIR_POSTGRES_BIN") {
-        let dir = PathBuf::from(dir);
-        if !has_servers(&dir) {
-            bail!("PGWEIR_POSTGRES_BIN={} holds no initdb and postgres", dir.display());
-        }
-        return Ok(dir);
+        return given_bin(PathBuf::from(dir));
     }
     newest_installed().or_else(from_pg_config).context(
         "PostgreSQL's servers were not found: install the package postgresql, or set PGWEIR_POSTGRES_BIN to the folder \
          of initdb and postgres",
     )
+}
+
+/// A folder that somebody named; it must be right.
+pub fn given_bin(dir: PathBuf) -> anyhow::Result<PathBuf> {
+    if !has_servers(&dir) {
+        bail!("{} holds no initdb and postgres", dir.display());
+    }
+    Ok(dir)
 }
 
 fn has_servers(dir: &Path) -> bool {

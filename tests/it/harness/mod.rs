@@ -11,4 +11,4 @@ pub mod template;
 pub mod wait;
 
 pub use cluster::{Cluster, Stop};
-pub use front::{Front, Session};
+pub use front::Session;

@@ -9,12 +9,13 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Asks again and again until the answer is `Some`; panics with what it waited for when the patience ends.
 pub async fn until_some<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
     let started = Instant::now();
+    let mut ticks = tokio::time::interval(Duration::from_millis(10));
     loop {
+        ticks.tick().await;
         if let Some(answer) = ask().await {
             return answer;
         }
         assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
