@@ -100,6 +100,18 @@ pub struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
+    /// PostgreSQL's binaries (initdb, postgres, pg_basebackup); found by itself where packages install them
+    #[arg(long, value_name = "DIR", env = "PGWEIR_POSTGRES")]
+    pub postgres: Option<PathBuf>,
+    /// How many streaming replicas
+    #[arg(long, value_name = "N", env = "PGWEIR_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub replicas: u16,
+    /// How many clients make the load
+    #[arg(long, value_name = "N", env = "PGWEIR_CLIENTS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub clients: u16,
+    /// Make no load
+    #[arg(long, env = "PGWEIR_NO_LOAD")]
+    pub no_load: bool,
     /// Stop by itself after so many seconds
     #[arg(long, value_name = "N", env = "PGWEIR_SECONDS")]
     pub seconds: Option<u64>,
@@ -113,7 +125,14 @@ pub struct DemoArgs {
 
 impl DemoArgs {
     fn options(self) -> demo::DemoOptions {
-        demo::DemoOptions { seconds: self.seconds, listen: self.listen, admin: self.admin }
+        demo::DemoOptions {
+            postgres: self.postgres,
+            replicas: self.replicas,
+            clients: if self.no_load { 0 } else { self.clients },
+            seconds: self.seconds,
+            listen: self.listen,
+            admin: self.admin,
+        }
     }
 }
 
