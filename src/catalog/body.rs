@@ -52,9 +52,9 @@ fn of_word(word: &str, next: &str, updating: bool) -> Conduct {
     match word {
         // UPDATE … SET and ON CONFLICT DO UPDATE SET change rows, not settings.
         "set" if !updating => Conduct::AUDIT,
-        "reset" | "discard" | "listen" | "unlisten" | "prepare" | "deallocate" | "execute" | "load" | "hold" => {
-            Conduct::AUDIT
-        }
+        "reset" | "discard" | "listen" | "unlisten" | "prepare" | "deallocate" | "load" | "hold" => Conduct::AUDIT,
+        // What is built and run may write anywhere.
+        "execute" => Conduct::AUDIT.and(Conduct::SEQUENCE),
         "temp" | "temporary" | "pg_temp" => Conduct::AUDIT,
         "do" if !matches!(next, "update" | "nothing" | "instead" | "also") => Conduct::AUDIT.and(Conduct::DDL),
         "create" | "alter" | "drop" | "grant" | "revoke" | "reassign" => Conduct::DDL,
@@ -102,7 +102,7 @@ mod tests {
         check("begin update t set n = 1; set work_mem = '1MB'; end", Conduct::AUDIT);
         check("begin -- update\n set work_mem = '1MB'; end", Conduct::AUDIT);
         check("begin raise notice 'set x'; end", Conduct::QUIET);
-        check("begin execute 'select 1'; end", Conduct::AUDIT);
+        check("begin execute 'select 1'; end", Conduct::AUDIT.and(Conduct::SEQUENCE));
         check("begin create temp table zz(i int); end", Conduct::AUDIT.and(Conduct::DDL));
         check("begin perform U&\"s\\0065tseed\"(1); end", OPAQUE);
     }

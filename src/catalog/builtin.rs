@@ -60,7 +60,6 @@ const LABEL_LIES: &[(&str, &str)] = &[
     ("pg_cursor", "the server process"),
     ("pg_prepared_statement", "the server process"),
     ("pg_listening_channels", "the server process"),
-    ("pg_my_temp_schema", "the server process"),
     ("pg_tablespace_location", "a link on the node"),
     ("pg_tablespace_databases", "directories on the node"),
     ("pg_available_extensions", "files on the node"),
@@ -144,6 +143,9 @@ impl Builtins {
         }
         match name {
             "current_setting" => Safety::BySetting,
+            // Views of information_schema leave the session's temporary objects out by it; a session that has some is
+            // pinned. Asked directly it names no setting, and goes to the primary.
+            "pg_my_temp_schema" => Safety::BySetting,
             "pg_table_size" | "pg_relation_size" | "pg_indexes_size" => Safety::ByRelation,
             _ => Safety::Safe,
         }

@@ -165,28 +165,28 @@ const COLUMNS: &str = "SELECT DISTINCT attname::text FROM pg_attribute WHERE att
 pub const FINGERPRINT: &str = "
 WITH temporary AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_temp\\_%' OR nspname LIKE 'pg\\_toast%'),
 rows(hash) AS (
-  SELECT hashtextextended('p' || oid || '/' || xmin || ctid, 1) FROM pg_proc WHERE oid >= 16384 AND pronamespace NOT IN (SELECT oid FROM temporary)
-  UNION ALL SELECT hashtextextended('r' || r.oid || '/' || r.xmin || r.ctid, 1) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
+  SELECT hashtextextended(concat('p', oid, '/', xmin, ctid), 1) FROM pg_proc WHERE oid >= 16384 AND pronamespace NOT IN (SELECT oid FROM temporary)
+  UNION ALL SELECT hashtextextended(concat('r', r.oid, '/', r.xmin, r.ctid), 1) FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
              WHERE r.oid >= 16384 AND c.relpersistence <> 't'
-  UNION ALL SELECT hashtextextended('l' || oid || '/' || xmin || ctid, 1) FROM pg_policy
-  UNION ALL SELECT hashtextextended('o' || oid || '/' || xmin || ctid, 1) FROM pg_operator WHERE oid >= 16384
-  UNION ALL SELECT hashtextextended('k' || oid || '/' || xmin || ctid, 1) FROM pg_cast WHERE oid >= 16384
-  UNION ALL SELECT hashtextextended('t' || oid || '/' || xmin || ctid, 1) FROM pg_type WHERE oid >= 16384 AND typnamespace NOT IN (SELECT oid FROM temporary)
-  UNION ALL SELECT hashtextextended('n' || n.oid || '/' || n.xmin || n.ctid, 1) FROM pg_constraint n
+  UNION ALL SELECT hashtextextended(concat('l', oid, '/', xmin, ctid), 1) FROM pg_policy
+  UNION ALL SELECT hashtextextended(concat('o', oid, '/', xmin, ctid), 1) FROM pg_operator WHERE oid >= 16384
+  UNION ALL SELECT hashtextextended(concat('k', oid, '/', xmin, ctid), 1) FROM pg_cast WHERE oid >= 16384
+  UNION ALL SELECT hashtextextended(concat('t', oid, '/', xmin, ctid), 1) FROM pg_type WHERE oid >= 16384 AND typnamespace NOT IN (SELECT oid FROM temporary)
+  UNION ALL SELECT hashtextextended(concat('n', n.oid, '/', n.xmin, n.ctid), 1) FROM pg_constraint n
              WHERE n.oid >= 16384 AND n.connamespace NOT IN (SELECT oid FROM temporary)
-  UNION ALL SELECT hashtextextended('i' || inhrelid || '/' || inhparent, 1) FROM pg_inherits
-  UNION ALL SELECT hashtextextended('g' || oid || '/' || xmin || ctid, 1) FROM pg_trigger WHERE NOT tgisinternal
-  UNION ALL SELECT hashtextextended('d' || d.oid || '/' || d.xmin || d.ctid, 1) FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid WHERE c.relpersistence <> 't'
-  UNION ALL SELECT hashtextextended('s' || oid || '/' || nspname, 1) FROM pg_namespace WHERE oid >= 16384 AND oid NOT IN (SELECT oid FROM temporary)
-  UNION ALL SELECT hashtextextended('a' || aggfnoid::oid || '/' || xmin || ctid, 1) FROM pg_aggregate WHERE aggfnoid >= 16384
-  UNION ALL SELECT hashtextextended('m' || oid || '/' || xmin, 1) FROM pg_amproc WHERE oid >= 16384
-  UNION ALL SELECT hashtextextended('w' || oid || '/' || xmin, 1) FROM pg_amop WHERE oid >= 16384
-  UNION ALL SELECT hashtextextended('e' || oid || '/' || xmin || ctid, 1) FROM pg_extension
-  UNION ALL SELECT hashtextextended('x' || indexrelid || '/' || xmin, 1) FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
-  UNION ALL SELECT hashtextextended('u' || attrelid || '/' || attnum || attname || atttypid || attidentity || attgenerated, 1)
+  UNION ALL SELECT hashtextextended(concat('i', inhrelid, '/', inhparent), 1) FROM pg_inherits
+  UNION ALL SELECT hashtextextended(concat('g', oid, '/', xmin, ctid), 1) FROM pg_trigger WHERE NOT tgisinternal
+  UNION ALL SELECT hashtextextended(concat('d', d.oid, '/', d.xmin, d.ctid), 1) FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid WHERE c.relpersistence <> 't'
+  UNION ALL SELECT hashtextextended(concat('s', oid, '/', nspname), 1) FROM pg_namespace WHERE oid >= 16384 AND oid NOT IN (SELECT oid FROM temporary)
+  UNION ALL SELECT hashtextextended(concat('a', aggfnoid::oid, '/', xmin, ctid), 1) FROM pg_aggregate WHERE aggfnoid >= 16384
+  UNION ALL SELECT hashtextextended(concat('m', oid, '/', xmin), 1) FROM pg_amproc WHERE oid >= 16384
+  UNION ALL SELECT hashtextextended(concat('w', oid, '/', xmin), 1) FROM pg_amop WHERE oid >= 16384
+  UNION ALL SELECT hashtextextended(concat('e', oid, '/', xmin, ctid), 1) FROM pg_extension
+  UNION ALL SELECT hashtextextended(concat('x', indexrelid, '/', xmin), 1) FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+  UNION ALL SELECT hashtextextended(concat('u', attrelid, '/', attnum, attname, atttypid, attidentity, attgenerated), 1)
               FROM pg_attribute WHERE attnum > 0 AND attrelid >= 16384
                AND attrelid IN (SELECT oid FROM pg_class WHERE relpersistence <> 't' AND relkind IN ('r','p','v','m','f','c'))
-  UNION ALL SELECT hashtextextended('c' || oid || '/' || relname || relnamespace || relkind || relpersistence || relrowsecurity, 1)
+  UNION ALL SELECT hashtextextended(concat('c', oid, '/', relname, relnamespace, relkind, relpersistence, relrowsecurity), 1)
               FROM pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r','p','v','m','f','S','c'))
 SELECT count(*)::text || '/' || coalesce(sum(hash::numeric), 0)::text FROM rows";
 

@@ -115,11 +115,6 @@ mod tests {
         let tree = "{OPEXPR :args ({FUNCEXPR :funcid 2077 :funcresulttype 25 :args ({CONST :consttype 25 :consttypmod -1 :constcollid 100 :constlen -1 \
                     :constbyval false :constisnull false :location 1 :constvalue 7 [ 28 0 0 0 97 46 98 ]}) :location 5})}";
         assert_eq!(read(tree).settings, [Some("a.b".to_owned())]);
-        assert_eq!(
-            read("{FUNCEXPR :funcid 2077 :args ({VAR :varno 1})}"),
-            References { functions: vec![], settings: vec![], ..Default::default() }
-        );
-        assert_eq!(read("{X :funcid 2077 :args ({VAR :varno 1})}").settings, []);
-        assert_eq!(read("{FUNCEXPR  :funcid 2077 :args ({VAR :varno 1})}").settings, [None]);
+        assert_eq!(read("{FUNCEXPR :funcid 2077 :args ({VAR :varno 1})}").settings, [None]);
     }
 }

@@ -57,3 +57,7 @@ pub fn unread(sql: &str, why: &str) -> Verdict {
     debug_assert_eq!(effect, Effect::Primary);
     Verdict { effect, reason, acts, hint: hint::leading(sql), statements: 1 }
 }
+
+#[cfg(test)]
+#[path = "classify_tests.rs"]
+pub(super) mod tests;

@@ -98,6 +98,7 @@ impl Lexer<'_, '_> {
                 Ok(())
             }
             Class::Other if byte == b'/' && self.peek(1) == b'*' => self.block_comment(),
+            Class::Other if byte == b'.' && self.peek(1).is_ascii_digit() => self.number(),
             Class::Other => {
                 self.out.push(byte);
                 self.at += 1;

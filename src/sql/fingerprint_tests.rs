@@ -76,6 +76,8 @@ fn kinds_of_literals_stay_apart() {
 }
 
 proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 4000, failure_persistence: None, ..Default::default() })]
+
     /// The parser's own scanner is the oracle: outside of literals and comments, both see the same bytes.
     #[test]
     fn agrees_with_the_scanner_of_postgresql(
@@ -90,7 +92,8 @@ proptest::proptest! {
             && let Some(theirs) = super::super::parse::tokens_without_literals(&sql)
         {
             let ours: Vec<u8> = ours.into_iter().filter(|b| *b >= 0x10 && *b != b' ').collect();
-            proptest::prop_assert_eq!(String::from_utf8_lossy(&ours), theirs, "{}", sql);
+            // Spaces inside quoted names are kept by both, those between tokens by neither.
+            proptest::prop_assert_eq!(String::from_utf8_lossy(&ours), theirs.replace(' ', ""), "{}", sql);
         }
     }
 }
