@@ -86,7 +86,7 @@ impl Session {
                 // The preamble leaves together with the unit, which follows at once.
                 self.server_out.extend_from_slice(&own);
                 self.worker.put_buffer(own);
-                self.waiting = None;
+                self.end_waiting();
                 Ok(())
             }
             Err(error) => {
@@ -98,7 +98,7 @@ impl Session {
 
     fn on_answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         if let Answer::Failed(error) = answer {
-            self.waiting = None;
+            self.end_waiting();
             self.count_error(&error);
             let (inbox, mut at, mut answers) = (std::mem::take(&mut self.inbox), 0, Vec::new());
             let step = self.machine.on_no_lease(&error, &inbox, &mut at, &mut answers);

@@ -368,6 +368,11 @@ impl Machine {
         self.phase == Phase::Ready && matches!(self.block, Block::None) && self.status == TransactionStatus::Idle && self.owed.is_empty()
     }
 
+    /// The unit at hand was decided and has no server connection yet.
+    pub fn is_routed(&self) -> bool {
+        matches!(self.phase, Phase::Routed(_))
+    }
+
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.
     pub fn holds_reply(&self) -> bool {
         self.phase == Phase::Running && self.work.reply == Reply::Held

@@ -153,6 +153,9 @@ impl Session {
         self.worker.put_buffer(own);
         self.worker.put_buffer(answers);
         self.reading_unit = step == Ok(Step::ReadMore);
+        if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(_))) {
+            self.end_waiting();
+        }
         match step? {
             Step::Close(end) => Err(end),
             Step::AwaitReplica(longest) => {
@@ -173,7 +176,7 @@ impl Session {
             };
             match self.checkout(target)? {
                 Answer::Ready => {
-                    self.waiting = None;
+                    self.end_waiting();
                     if let Some(mut lease) = self.lease.take() {
                         self.machine.on_lease(io, &mut link(&mut lease));
                         self.lease = Some(lease);
@@ -182,7 +185,7 @@ impl Session {
                 Answer::Wait => return Ok(Step::AwaitReply),
                 Answer::Again => {}
                 Answer::Failed(error) => {
-                    self.waiting = None;
+                    self.end_waiting();
                     self.count_error(&error);
                     if let Step::Close(end) = self.machine.on_no_lease(&error, input, at, io.to_client) {
                         return Err(end);
@@ -227,6 +230,13 @@ impl Session {
             None => {
                 self.waiting = Some(Waiting { since: Instant::now(), longest, look_again, timer: None });
             }
+        }
+    }
+
+    /// Whatever the unit waited for has come, or is waited for no more.
+    pub(super) fn end_waiting(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.worker.metrics.floor_wait(waiting.since.elapsed());
         }
     }
 

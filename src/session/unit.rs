@@ -49,6 +49,8 @@ pub enum End {
 pub struct Unit {
     /// Bytes read so far.
     pub length: usize,
+    /// What ended it, once that was read: a unit that waits for a replica is decided more than once.
+    end: Option<End>,
     /// Of the texts in it (Query, Parse), in order: sending the unit needs them again.
     pub texts: SmallVec<[Rc<Verdict>; 2]>,
     /// The one that decides.
@@ -69,6 +71,7 @@ impl Unit {
     /// Makes room for the next unit without giving its memory back.
     pub fn reset(&mut self) {
         self.length = 0;
+        self.end = None;
         self.texts.clear();
         self.worst = None;
         self.trivial = true;
@@ -79,21 +82,23 @@ impl Unit {
     /// Reads on in `input`, which begins with the unit's first byte.
     pub fn read(&mut self, input: &[u8], reader: &mut Reader<'_>) -> Result<Progress, FrameError> {
         loop {
+            if let Some(end) = self.end {
+                return Ok(Progress::Complete(end));
+            }
             let rest = &input[self.length..];
             let Some(header) = frame::frontend_header(rest)? else {
                 return Ok(Progress::Incomplete);
             };
             if self.length + header.total > reader.limit {
                 self.judge(opaque("longer than is held"));
-                return Ok(Progress::Complete(End::Overlong));
+                self.end = Some(End::Overlong);
+                continue;
             }
             let Some(body) = rest.get(frame::HEADER..header.total) else {
                 return Ok(Progress::Incomplete);
             };
             self.length += header.total;
-            if let Some(end) = self.member(header.tag, body, reader) {
-                return Ok(Progress::Complete(end));
-            }
+            self.end = self.member(header.tag, body, reader);
         }
     }
 
