@@ -30,7 +30,7 @@ impl Default for PoolConfig {
     fn default() -> PoolConfig {
         PoolConfig {
             mode: PoolMode::Transaction,
-            size: 20,
+            size: 40,
             min_idle: 0,
             checkout_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(600),

@@ -100,7 +100,7 @@ pub enum PoolMode {
 pub struct PoolConfig {
     /// Default `transaction`.
     pub mode: PoolMode,
-    /// Most server connections of one pool; default 20.
+    /// Most server connections of one pool; default 40.
     pub size: usize,
     /// Connections kept open when idle; default 0.
     pub min_idle: usize,
