@@ -37,7 +37,7 @@ pub enum End {
     Query,
     Sync,
     FunctionCall,
-    /// A Flush: the client waits for replies although the pipeline goes on.
+    /// The client waits for replies (Flush), or may, although the pipeline goes on.
     Flush,
     /// More bytes than are held; what follows is not known.
     Overlong,
@@ -90,6 +90,7 @@ impl Unit {
                 return Ok(Progress::Incomplete);
             };
             if self.length + header.total > reader.limit {
+                self.trivial = false;
                 self.judge(opaque("longer than is held"));
                 self.end = Some(End::Overlong);
                 continue;
@@ -105,6 +106,10 @@ impl Unit {
     fn member(&mut self, tag: u8, body: &[u8], reader: &mut Reader<'_>) -> Option<End> {
         match tag {
             b'Q' => {
+                if !self.trivial {
+                    // After an error before it, this Query would be skipped up to a Sync that is not here yet.
+                    self.judge(plain(Reason::Utility("a Query inside a pipeline".to_owned())));
+                }
                 self.text(frontend::query(body), reader);
                 return Some(End::Query);
             }
@@ -114,6 +119,10 @@ impl Unit {
             b'E' => {
                 self.trivial = false;
                 self.portal |= frontend::execute(body).is_none_or(|(portal, rows)| !portal.is_empty() || rows != 0);
+                if self.worst.as_ref().is_some_and(|worst| worst.effect != Effect::Read) {
+                    // It is the primary's in any case, and a COPY FROM STDIN answers before the Sync.
+                    return Some(End::Flush);
+                }
             }
             b'S' => return Some(End::Sync),
             b'H' if !self.trivial => {
