@@ -71,6 +71,11 @@ impl ServerStatements {
         self.entries.clear();
     }
 
+    /// Takes all out; their numbers must then be closed.
+    pub fn drain(&mut self) -> Vec<u32> {
+        self.entries.drain().map(|(_, entry)| entry.number).collect()
+    }
+
     pub fn len(&self) -> usize {
         self.entries.len()
     }

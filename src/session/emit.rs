@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::machine::{ClientIo, CopyIn, Env, Link, LinkRole, Machine, Piecemeal, Replay, SessionEnd, Step, Traces};
-use super::pipeline::{Owed, Parsed};
+use super::pipeline::{Ours, Owed, Parsed};
 use super::statements::{self, Statement};
 use super::undo::Undo;
 use super::unit::{End, opaque, statement_verdict};
@@ -12,7 +12,7 @@ use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
-use crate::sql::{Act, Verdict};
+use crate::sql::{Act, Pin, Verdict};
 
 impl Machine {
     /// Sends as much of the unit as is there.
@@ -101,6 +101,10 @@ impl Machine {
             },
             b'C' => {
                 match frontend::named(body) {
+                    Some(Named::Statement(name)) if self.own_names(link) && !name.is_empty() => {
+                        self.close_statement(name);
+                        io.to_server.pass(range);
+                    }
                     Some(Named::Statement(name)) if !name.is_empty() => {
                         self.close_statement(name);
                         // A name that no statement has: the server confirms it, and keeps ours for the next time.
@@ -185,6 +189,9 @@ impl Machine {
         let [Act::Deallocate { name }] = verdict.acts.as_slice() else {
             return None;
         };
+        if self.own_names(link) {
+            return None;
+        }
         self.statements.named(name.as_bytes())?;
         let number = self.ensure_named(name.as_bytes(), io, link, env)?;
         Some(format!("DEALLOCATE {}", server_name(number)))
@@ -206,7 +213,7 @@ impl Machine {
             // Malformed (the server says how), or so long that it cannot be kept: then the session stays here.
             self.statements.drop_unnamed();
             link.state.unnamed = None;
-            self.pins.insert(crate::sql::Pin::Opaque);
+            self.pins.insert(Pin::Opaque);
             self.owed.push(Owed::Parse(Parsed::Unnamed));
             io.to_server.pass(range);
             return None;
@@ -223,7 +230,9 @@ impl Machine {
             return None;
         }
         if self.statements.named(parse.name).is_some() {
-            if let Some(number) = self.ensure_named(parse.name, io, link, env) {
+            if self.own_names(link) {
+                io.to_server.pass(range);
+            } else if let Some(number) = self.ensure_named(parse.name, io, link, env) {
                 frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
             }
             self.owed.push(Owed::Parse(Parsed::Duplicate));
@@ -248,12 +257,16 @@ impl Machine {
         env: &Env<'_>,
     ) {
         let key = statements::key(parse.rest, self.settings.current(), env.catalog.version);
-        if let Some(number) = link.state.statements.remove(key) {
-            self.close_on_server(number, io);
+        if self.own_names(link) {
+            frontend::put_parse(io.to_server.put(), parse.name, parse.rest);
+        } else {
+            if let Some(number) = link.state.statements.remove(key) {
+                self.close_on_server(number, io);
+            }
+            let number = self.claim(key, io, link, env);
+            frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
+            self.aliases.push((number, parse.name.into()));
         }
-        let number = self.claim(key, io, link, env);
-        frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
-        self.aliases.push((number, parse.name.into()));
         let statement = Statement {
             key,
             rest: parse.rest.into(),
@@ -283,6 +296,9 @@ impl Machine {
 
     /// The number that a statement of the session has on this connection, after preparing it if need be.
     fn ensure_named(&mut self, name: &[u8], io: &mut ClientIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Option<u32> {
+        if self.own_names(link) {
+            return None;
+        }
         let key = self.statements.named(name)?.key;
         let number = match link.state.statements.touch(key) {
             Some(number) => number,
@@ -378,6 +394,28 @@ impl Machine {
         } else {
             io.to_server.pass(range);
         }
+    }
+
+    /// Whether statements have the client's own names on this connection.
+    fn own_names(&self, link: &Link<'_>) -> bool {
+        link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES)
+    }
+
+    /// From now on they have: the session's SQL is about to name them (EXECUTE, pg_prepared_statements). Other sessions'
+    /// statements leave the connection, and this session stays on it.
+    pub(super) fn take_own_names(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        for number in link.state.statements.drain() {
+            self.close_on_server(number, io);
+        }
+        let out = io.to_server.put();
+        for (name, statement) in self.statements.all() {
+            frontend::put_parse(out, name, &statement.rest);
+            self.owed.push(Owed::OurParse(statement.key));
+        }
+        frontend::message(out, b'S', |_| {});
+        self.owed.push(Owed::Ours(Ours::Discard));
+        self.traces.add(Traces::OWN_NAMES);
+        self.pins.insert(Pin::SqlPrepare);
     }
 
     /// Which kind of connection the unit runs on, for the accounts.

@@ -277,6 +277,8 @@ impl Traces {
     pub(super) const TELL: Traces = Traces(4);
     /// The session reads currval or lastval: taking a sequence value pins it from now on.
     pub(super) const SEQUENCES: Traces = Traces(8);
+    /// The session's SQL names its prepared statements: on its primary connection they have the names that it gave them.
+    pub(super) const OWN_NAMES: Traces = Traces(16);
 
     pub(super) fn add(&mut self, trace: Traces) {
         self.0 |= trace.0;

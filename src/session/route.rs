@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::machine::{Announced, Block, ClientIo, Env, Fate, Link, LinkRole, Machine, Phase, Replay, Reply, SessionEnd, Setback, Step, Traces, Work};
 use super::pipeline::{Ours, Owed};
 use super::undo::Undo;
-use super::unit::{End, Progress};
+use super::unit::{End, NamesStatements, Progress};
 use crate::pool::sync::{self, Sync};
 use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
@@ -185,6 +185,10 @@ impl Machine {
             frontend::put_query(io.to_server.put(), b"DISCARD SEQUENCES");
             self.owed.push(Owed::Ours(Ours::Discard));
             link.state.sequences = None;
+        }
+        let own_names = link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES);
+        if self.unit.names_statements == NamesStatements::Yes && !own_names {
+            self.take_own_names(io, link);
         }
         let wanted = self.settings.current();
         if std::sync::Arc::ptr_eq(&link.state.settings, wanted) {

@@ -116,6 +116,7 @@ impl Machine {
                     self.statements.clear();
                     link.state.statements.clear();
                     link.state.sequences = None;
+                    self.traces.remove(Traces::OWN_NAMES);
                     for pin in [Pin::TempObjects, Pin::HoldCursor, Pin::AdvisoryLock, Pin::Listen, Pin::SqlPrepare, Pin::Sequence, Pin::BackendPid] {
                         self.pins.remove(pin);
                     }
@@ -124,6 +125,7 @@ impl Machine {
                     self.statements.clear();
                     link.state.statements.clear();
                     self.pins.remove(Pin::SqlPrepare);
+                    self.traces.remove(Traces::OWN_NAMES);
                 }
                 Act::Deallocate { name } => {
                     match self.statements.remove(name.as_bytes()) {
@@ -173,6 +175,9 @@ impl Machine {
                 self.settings.replace(found.settings);
                 link.state.settings = std::sync::Arc::clone(self.settings.current());
                 self.pins.audited(found.pins);
+                if self.traces.has(Traces::OWN_NAMES) {
+                    self.pins.insert(Pin::SqlPrepare);
+                }
                 self.adopt_settings();
             }
             None => self.pins.insert(Pin::Opaque),

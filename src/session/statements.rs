@@ -48,6 +48,10 @@ impl Statements {
         self.named.get(name)
     }
 
+    pub fn all(&self) -> impl Iterator<Item = (&[u8], &Statement)> {
+        self.named.iter().map(|(name, statement)| (&**name, statement))
+    }
+
     pub fn insert(&mut self, name: &[u8], statement: Statement) {
         self.named.insert(name.into(), statement);
     }

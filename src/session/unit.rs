@@ -44,6 +44,13 @@ pub enum End {
     Terminate,
 }
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NamesStatements {
+    #[default]
+    No,
+    Yes,
+}
+
 /// The unit at the head of a session's input.
 #[derive(Debug, Default)]
 pub struct Unit {
@@ -57,6 +64,8 @@ pub struct Unit {
     pub worst: Option<Rc<Verdict>>,
     /// Only Close, Flush and Sync: it needs no server connection.
     pub trivial: bool,
+    /// Its SQL may name prepared statements.
+    pub names_statements: NamesStatements,
     /// Names a portal, or wants a part of its rows: it depends on where the portal is.
     pub portal: bool,
     /// Statements and portals that the unit itself names.
@@ -76,6 +85,7 @@ impl Unit {
         self.worst = None;
         self.trivial = true;
         self.portal = false;
+        self.names_statements = NamesStatements::No;
         self.names.clear();
     }
 
@@ -149,6 +159,9 @@ impl Unit {
         };
         self.texts.push(Rc::clone(&verdict));
         self.judge(Rc::clone(&verdict));
+        if verdict.effect != Effect::Read && text.is_some_and(|text| names_statements(&verdict, text)) {
+            self.names_statements = NamesStatements::Yes;
+        }
         verdict
     }
 
@@ -206,6 +219,16 @@ impl Unit {
     pub fn verdict(&self) -> Rc<Verdict> {
         self.worst.clone().unwrap_or_else(unknown)
     }
+}
+
+/// EXECUTE, EXPLAIN EXECUTE, or a look into pg_prepared_statements.
+fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+    let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let text_start = text.trim_ascii_start();
+    let explained = starts(b"EXPLAIN") && memchr::memmem::find(&text.to_ascii_uppercase(), b"EXECUTE").is_some();
+    let listed = matches!(verdict.reason, Reason::UnsafeRelation { .. } | Reason::UnsafeFunction(_))
+        && memchr::memmem::find(text, b"pg_prepared_statement").is_some();
+    explained || listed || text_start.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"EXECUTE"))
 }
 
 /// The verdict of a statement that the session prepared earlier, made anew if the catalog has changed since.
