@@ -7,8 +7,8 @@ use crate::pool::state::Settings;
 use crate::protocol::backend;
 use crate::sql::Pin;
 
-/// One Query text. Every name is qualified: the session's search_path must not reach it. Each row is a kind, a name and a value.
-pub const QUERY: &str = "\
+/// Every name is qualified: the session's search_path must not reach it. Each row is a kind, a name and a value.
+const QUERY: &str = "\
 SELECT 's', name, setting FROM pg_catalog.pg_settings \
 WHERE source OPERATOR(pg_catalog.=) 'session' AND NOT name OPERATOR(pg_catalog.~~) 'transaction\\_%' \
 UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role') \
@@ -23,6 +23,20 @@ WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) 
 UNION ALL SELECT 'p', 'listen', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels()) \
 UNION ALL SELECT 'p', 'hold_cursor', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) \
 UNION ALL SELECT 'p', 'sql_prepare', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+
+/// The Query's text. Settings with a dot in their name are in no list of the server's, so those that the session is known to
+/// have touched are asked for by name.
+pub fn query<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut query = QUERY.to_owned();
+    for name in names.filter(|name| name.contains('.')) {
+        let name = name.replace('\\', "\\\\").replace('\'', "''");
+        query.push_str(&format!(
+            " UNION ALL SELECT 's', E'{name}', pg_catalog.current_setting(E'{name}', true) \
+             WHERE pg_catalog.current_setting(E'{name}', true) IS NOT NULL"
+        ));
+    }
+    query
+}
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

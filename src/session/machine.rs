@@ -258,6 +258,8 @@ pub struct Machine {
     pub(super) finished: Option<Finished>,
     pub(super) undo: Vec<Undo>,
     pub(super) unit_start: usize,
+    /// Settings that the transaction at hand changed.
+    pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
     /// Nothing may follow a change of role before it was seen to succeed.
@@ -334,6 +336,7 @@ impl Machine {
             finished: None,
             undo: Vec::new(),
             unit_start: 0,
+            touched: Vec::new(),
             refusal: "server_error",
             await_settings: false,
         };

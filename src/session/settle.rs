@@ -41,7 +41,10 @@ impl Machine {
         if self.traces.has(Traces::AUDIT) && link.role == LinkRole::Primary {
             self.traces.remove(Traces::AUDIT);
             self.audit = Some(Box::new(Audit::new(&env.rules.user)));
-            frontend::put_query(io.to_server, audit::QUERY.as_bytes());
+            let known = self.settings.current().keys().map(|name| &**name);
+            let query = audit::query(known.chain(self.touched.iter().map(String::as_str)));
+            frontend::put_query(io.to_server, query.as_bytes());
+            self.touched.clear();
             self.owed.push(Owed::Ours(Ours::Audit));
             self.work = Work { end: Some(End::Query), ..Work::default() };
             return None;
@@ -105,10 +108,18 @@ impl Machine {
         let mixed = verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
         for act in &verdict.acts {
             match act {
-                Act::Audit => self.traces.add(Traces::AUDIT),
+                Act::Audit => {
+                    self.traces.add(Traces::AUDIT);
+                    // It may have set what no list of the server's shows: the next session does not get to see it.
+                    link.state.opaque = Some(self.id);
+                    self.home = Some(link.id);
+                }
                 _ if failed && verdict.statements <= 1 => {}
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if failed || in_block || mixed => {
                     self.traces.add(Traces::AUDIT);
+                    if let Act::Set { name, .. } = act {
+                        self.touched.push(name.clone());
+                    }
                 }
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll => self.change_settings(act, link),
                 Act::DiscardAll => {
@@ -272,6 +283,11 @@ fn consistency(level: &str) -> Option<Consistency> {
     })
 }
 
+/// What `SHOW pgweir.floor` answers.
+pub fn show_floor(floor: Position) -> String {
+    format!("{}:{}:{}", floor.system, floor.timeline.0, floor.lsn)
+}
+
 /// `system:timeline:lsn`, as `SHOW pgweir.floor` answers.
 pub fn parse_floor(text: &str) -> Option<Position> {
     let mut parts = text.splitn(3, ':');
@@ -288,8 +304,7 @@ mod tests {
     #[test]
     fn a_floor_reads_back() {
         let floor = Position { system: 7, timeline: Timeline(2), lsn: Lsn(0x16_B374_D848) };
-        let text = format!("{}:{}:{}", floor.system, floor.timeline.0, floor.lsn);
-        assert_eq!(parse_floor(&text), Some(floor));
+        assert_eq!(parse_floor(&show_floor(floor)), Some(floor));
         assert_eq!(parse_floor("7:2"), None);
     }
 }
