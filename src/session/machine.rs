@@ -52,6 +52,8 @@ pub enum SessionEnd {
     Error(ClientError),
     /// The node ended it; its last words were forwarded.
     Server,
+    /// The client's bytes are no messages.
+    Violation,
 }
 
 /// What the session knows at this moment; read once for each wake-up.

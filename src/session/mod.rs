@@ -22,8 +22,6 @@ pub mod unit;
 
 pub mod cancel;
 pub mod login;
-#[cfg(test)]
-mod login_tests;
 pub mod refusal;
 pub mod startup;
 
@@ -201,6 +199,7 @@ async fn serve_session(worker: &Rc<Worker>, shared: &Arc<Shared>, mut stream: St
                 SessionEnd::Error(error) => {
                     info!(session = id, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
                 }
+                SessionEnd::Violation => info!(session = id, peer, "session ended: invalid message length"),
                 SessionEnd::Client | SessionEnd::Server => debug!(session = id, peer, ?end, "session ended"),
             }
         }

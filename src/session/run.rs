@@ -170,7 +170,7 @@ impl Session {
     fn advance(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<Step, SessionEnd> {
         loop {
             let step = self.ask(|machine, link, env| machine.on_client(input, at, io, link, env));
-            let target = match step.map_err(|error| SessionEnd::Error(violation(error)))? {
+            let target = match step.map_err(violation)? {
                 Step::Checkout(target) => target,
                 step => return Ok(step),
             };
@@ -271,7 +271,9 @@ impl Session {
             Some(link) => machine.on_server(input, &mut at, &mut io, link, env),
             None => Ok(Step::ReadMore),
         });
-        let step = step.unwrap_or_else(|error| Step::Close(SessionEnd::Error(violation(error))));
+        let step = step.unwrap_or_else(|error| {
+            Step::Close(SessionEnd::Error(ClientError::protocol_violation(format!("pgweir: a node sent an {error}"))))
+        });
         if had_ddl && !self.machine.has_ddl() {
             self.catalog.ddl_ended();
         }
@@ -461,6 +463,10 @@ fn send(stream: &mut Stream, unsent: &mut Vec<u8>, bytes: &[u8]) {
     unsent.extend_from_slice(&bytes[sent..]);
 }
 
-fn violation(error: FrameError) -> ClientError {
-    ClientError::protocol_violation(error.to_string())
+/// What a client hears of bytes that are no messages: PostgreSQL just closes on a wrong length.
+fn violation(error: FrameError) -> SessionEnd {
+    match error {
+        FrameError::Length { .. } => SessionEnd::Violation,
+        FrameError::Type(_) => SessionEnd::Error(ClientError::protocol_violation(error.to_string())),
+    }
 }

@@ -100,6 +100,10 @@ impl Unit {
                 return Ok(Progress::Incomplete);
             };
             if self.length + header.total > reader.limit {
+                // A claim alone takes no server connection: so much must have come first.
+                if input.len() < reader.limit {
+                    return Ok(Progress::Incomplete);
+                }
                 self.trivial = false;
                 self.judge(opaque("longer than is held"));
                 self.end = Some(End::Overlong);
