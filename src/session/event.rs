@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::run::Session;
+use super::run::{ClientSide, Session};
 use crate::pool::{CheckoutError, Lease};
 use crate::stream::Stream;
 
@@ -60,7 +60,7 @@ impl Session {
 
     fn wants_client(&self) -> bool {
         let limit = if self.reading_unit { self.rules.held_request + READ_AHEAD } else { READ_AHEAD };
-        self.server_out.len() < BACK_PRESSURE && self.inbox.len() < limit
+        self.client_side == ClientSide::Open && self.server_out.len() < BACK_PRESSURE && self.inbox.len() < limit
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Option<Event> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::SecretLength;
 use super::machine::Machine;
-use super::run::Session;
+use super::run::{ClientSide, Session};
 use super::settings::SessionSettings;
 use super::startup::{ProtocolVersion, StartupRequest};
 use super::{Refusal, Shared};
@@ -129,6 +129,7 @@ impl Session {
             worker: Rc::clone(worker),
             shared: Arc::clone(shared),
             client,
+            client_side: ClientSide::Open,
             machine,
             lease: None,
             leased: Instant::now(),

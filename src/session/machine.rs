@@ -380,6 +380,15 @@ impl Machine {
         matches!(self.phase, Phase::Routed(_))
     }
 
+    /// A node will say something next, without anything more from the client.
+    pub fn awaits_node(&self) -> bool {
+        match self.phase {
+            Phase::Running => self.work.end.is_some() && self.work.copy == CopyIn::None && self.work.from_client.left == 0,
+            Phase::Leaving | Phase::Routed(_) => true,
+            Phase::Ready | Phase::Skipping => false,
+        }
+    }
+
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.
     pub fn holds_reply(&self) -> bool {
         self.phase == Phase::Running && self.work.reply == Reply::Held

@@ -6,6 +6,7 @@ mod checkout;
 mod emit;
 mod event;
 mod greeting;
+mod lost;
 pub mod machine;
 pub mod pins;
 pub mod pipeline;

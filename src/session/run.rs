@@ -34,6 +34,14 @@ pub(super) struct Waiting {
     pub timer: Option<Timer>,
 }
 
+/// Whether the client may still say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientSide {
+    Open,
+    /// It closed its side, and may be listening still.
+    Closed,
+}
+
 /// One logged-in client.
 pub struct Session {
     pub(super) id: u64,
@@ -41,6 +49,7 @@ pub struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) rules: Rc<Rules>,
     pub(super) client: Stream,
+    pub(super) client_side: ClientSide,
     pub(super) machine: Box<Machine>,
     pub(super) lease: Option<Lease>,
     /// Since when the lease is at work.
@@ -86,7 +95,16 @@ impl Session {
         end
     }
 
+    fn awaits_node(&self) -> bool {
+        self.machine.awaits_node() || self.waiter.is_some() || self.waiting.is_some()
+    }
+
     fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
+        self.handle(event)?;
+        if self.client_side == ClientSide::Closed && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), SessionEnd> {
         match event {
             Event::Client(scratch, n) => {
                 let result = self.on_client_bytes(&scratch[..n]);
@@ -111,7 +129,9 @@ impl Session {
 
     fn on_client_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
         if bytes.is_empty() {
-            return Err(SessionEnd::Client);
+            // What was asked before is still answered, as PostgreSQL does; then nobody asks any more.
+            self.client_side = ClientSide::Closed;
+            return if self.awaits_node() { Ok(()) } else { Err(SessionEnd::Client) };
         }
         self.worker.metrics.bytes_from_client(bytes.len());
         if !self.inbox.is_empty() {
@@ -428,7 +448,7 @@ impl Session {
             self.catalog.ddl_ended();
         }
         self.retire_leases();
-        if *end != SessionEnd::Client {
+        if *end != SessionEnd::Client || !self.client_out.is_empty() {
             let patience = Duration::from_secs(1);
             let unsent = std::mem::take(&mut self.client_out);
             let _ = tokio::time::timeout(patience, async {
