@@ -78,6 +78,12 @@ impl Session {
 
     /// A unit that waits for a replica or a primary is decided anew at every change, and when its time is up.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let ClientSide::Closed { until } = self.client_side {
+            if Instant::now() >= until {
+                return Poll::Ready(Event::ClientLost);
+            }
+            self.farewell = Some(self.worker.timers.wake_at(until, cx.waker().clone()));
+        }
         if self.worker.draining() && self.machine.is_idle() && self.inbox.is_empty() {
             return Poll::Ready(Event::Shutdown);
         }

@@ -130,6 +130,7 @@ impl Session {
             shared: Arc::clone(shared),
             client,
             client_side: ClientSide::Open,
+            farewell: None,
             machine,
             lease: None,
             leased: Instant::now(),

@@ -35,12 +35,12 @@ impl Machine {
     }
 
     fn may_replay(&self, role: LinkRole) -> bool {
-        let fresh = match (role, self.work.replay) {
-            (LinkRole::Replica, Replay::Read | Replay::Again) => self.work.reply == Reply::Held,
-            (LinkRole::Primary, Replay::Read) => self.work.fate == Fate::Clean,
-            _ => false,
+        let again = match role {
+            LinkRole::Replica => self.work.replay != Replay::Never,
+            // Once: a statement that takes the primary down must not do so for ever.
+            LinkRole::Primary => self.work.replay == Replay::Read,
         };
-        fresh && self.phase == Phase::Running
+        again && self.work.reply == Reply::Held && self.work.fate != Fate::Failed && self.phase == Phase::Running
     }
 
     /// The unit is done once more, elsewhere if possible.

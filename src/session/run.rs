@@ -25,6 +25,12 @@ use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::worker::timers::Timer;
 
+/// After a primary's connection died a read is tried again so much later at the latest.
+const PRIMARY_LOST: Duration = Duration::from_millis(50);
+
+/// A client that closed its side hears the answers that come within this time.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A unit waits for a replica or a primary.
 pub(super) struct Waiting {
     pub since: Instant,
@@ -39,7 +45,7 @@ pub(super) struct Waiting {
 pub(super) enum ClientSide {
     Open,
     /// It closed its side, and may be listening still.
-    Closed,
+    Closed { until: Instant },
 }
 
 /// One logged-in client.
@@ -50,6 +56,7 @@ pub struct Session {
     pub(super) rules: Rc<Rules>,
     pub(super) client: Stream,
     pub(super) client_side: ClientSide,
+    pub(super) farewell: Option<Timer>,
     pub(super) machine: Box<Machine>,
     pub(super) lease: Option<Lease>,
     /// Since when the lease is at work.
@@ -101,7 +108,7 @@ impl Session {
 
     fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
         self.handle(event)?;
-        if self.client_side == ClientSide::Closed && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
+        if self.client_side != ClientSide::Open && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), SessionEnd> {
@@ -130,7 +137,7 @@ impl Session {
     fn on_client_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
         if bytes.is_empty() {
             // What was asked before is still answered, as PostgreSQL does; then nobody asks any more.
-            self.client_side = ClientSide::Closed;
+            self.client_side = ClientSide::Closed { until: Instant::now() + FAREWELL };
             return if self.awaits_node() { Ok(()) } else { Err(SessionEnd::Client) };
         }
         self.worker.metrics.bytes_from_client(bytes.len());
@@ -371,6 +378,12 @@ impl Session {
         self.send_client(&last_words);
         self.worker.put_buffer(last_words);
         match step {
+            Step::Retry if role == LinkRole::Primary => {
+                // Its other connections are about to be found dead, too.
+                self.again();
+                self.await_change(PRIMARY_LOST, None);
+                return Ok(());
+            }
             Step::Retry => self.again(),
             Step::Close(end) => return Err(end),
             _ => self.request.clear(),

@@ -138,6 +138,11 @@ impl Unit {
                     return Some(End::Flush);
                 }
             }
+            b'S' | b'H' if !body.is_empty() => {
+                self.malformed();
+                return Some(End::Sync).filter(|_| tag == b'S');
+            }
+            b'C' if frontend::named(body).is_none() => self.malformed(),
             b'S' => return Some(End::Sync),
             b'H' if !self.trivial => {
                 self.judge(flush());
@@ -153,6 +158,12 @@ impl Unit {
             _ => {}
         }
         None
+    }
+
+    /// The server says what is wrong with it.
+    fn malformed(&mut self) {
+        self.trivial = false;
+        self.judge(opaque("a malformed message"));
     }
 
     fn text(&mut self, text: Option<&[u8]>, reader: &mut Reader<'_>) -> Rc<Verdict> {
@@ -196,7 +207,7 @@ impl Unit {
                 self.judge(verdict);
             }
             Some(Named::Portal(_)) => {}
-            None => self.judge(opaque("a malformed message")),
+            None => self.malformed(),
         }
     }
 
