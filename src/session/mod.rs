@@ -22,8 +22,6 @@ pub mod unit;
 
 pub mod cancel;
 pub mod login;
-#[cfg(test)]
-mod login_tests;
 pub mod refusal;
 pub mod startup;
 
