@@ -63,6 +63,7 @@ impl Machine {
             let left = header.total - range.len();
             match fare {
                 Fare::Pass => {
+                    self.forwarded();
                     io.to_client.pass(range);
                     self.work.from_server = Piecemeal { left, forward: Forward::Pass };
                 }
@@ -77,6 +78,13 @@ impl Machine {
             }
         }
         Ok(if self.phase == Phase::Ready { Step::ReadMore } else { Step::AwaitReply })
+    }
+
+    /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
+    fn forwarded(&mut self) {
+        if self.work.reply == Reply::Direct {
+            self.work.replay = super::machine::Replay::Never;
+        }
     }
 
     fn must_be_whole(&self, tag: u8) -> bool {
@@ -171,7 +179,12 @@ impl Machine {
         }
         let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
         let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED;
-        self.work.fate = if held { Fate::Refused } else { Fate::Failed };
+        self.work.fate = match backend::error_field(body, b'V') {
+            _ if held => Fate::Refused,
+            Some(b"FATAL" | b"PANIC") => Fate::Ended,
+            _ => Fate::Failed,
+        };
+        self.forwarded();
         self.refusal = refusal(sqlstate);
         if !matches!(self.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
             self.on_skip(link);

@@ -214,10 +214,10 @@ impl Machine {
 
     /// The node closed the connection, or it broke.
     pub fn on_server_eof(&mut self, node: NodeId, name: &str, link_role: LinkRole, to_client: &mut Vec<u8>) -> Step {
-        let said_why = self.work.fate == Fate::Failed;
+        let said_why = self.work.fate == Fate::Ended;
         let replayable = match (link_role, self.work.replay) {
             (LinkRole::Replica, Replay::Read | Replay::Again) => self.work.reply == super::machine::Reply::Held,
-            (LinkRole::Primary, Replay::Read) => !said_why,
+            (LinkRole::Primary, Replay::Read) => self.work.fate == Fate::Clean,
             _ => false,
         };
         let leaving = self.phase == Phase::Leaving;
