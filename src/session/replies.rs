@@ -4,7 +4,7 @@
 use super::machine::{Block, CopyIn, Env, Fate, Forward, Link, Machine, Phase, Piecemeal, Reply, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed, Parsed};
 use super::undo::Undo;
-use crate::pool::state::server_name;
+use crate::pool::state::{UnnamedKey, server_name};
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend, frontend};
@@ -219,9 +219,10 @@ impl Machine {
                 Owed::OurParse(key) => drop(link.state.statements.remove(key)),
                 Owed::Parse(Parsed::Unnamed) => {
                     self.statements.drop_unnamed();
-                    link.state.unnamed = None;
+                    // It failed, or was skipped and the one before it is still there: nobody's, so never used as it is.
+                    link.state.unnamed = Some(UnnamedKey::default());
                 }
-                Owed::OurUnnamed => link.state.unnamed = None,
+                Owed::OurUnnamed => link.state.unnamed = Some(UnnamedKey::default()),
                 _ => {}
             }
         }
