@@ -8,7 +8,7 @@ use crate::protocol::backend;
 use crate::sql::Pin;
 
 /// Every name is qualified: the session's search_path must not reach it. Each row is a kind, a name and a value.
-const QUERY: &str = "\
+pub const QUERY: &str = "\
 SELECT 's', name, setting FROM pg_catalog.pg_settings \
 WHERE source OPERATOR(pg_catalog.=) 'session' AND NOT name OPERATOR(pg_catalog.~~) 'transaction\\_%' \
 UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role') \

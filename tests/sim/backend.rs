@@ -84,7 +84,7 @@ impl Backend {
     fn query(&mut self, body: &[u8], data: &mut dyn Data) {
         self.statements.remove(&b""[..]);
         let text = String::from_utf8(body[..body.len() - 1].to_vec()).expect("text");
-        let texts: Vec<&str> = if text == audit::QUERY { vec![&text] } else { text.split(';').filter(|one| !one.is_empty()).collect() };
+        let texts: Vec<&str> = if text.starts_with(audit::QUERY) { vec![&text] } else { text.split(';').filter(|one| !one.is_empty()).collect() };
         for one in texts {
             match self.execute(one.trim(), "", data) {
                 Ok((rows, tag)) => {
@@ -213,7 +213,7 @@ impl Backend {
             self.settings.insert("search_path".to_owned(), "loud".to_owned());
             return row(String::new(), "SELECT 1");
         }
-        if text == audit::QUERY {
+        if text.starts_with(audit::QUERY) {
             self.put_audit();
             return Ok((None, "SELECT 1".to_owned()));
         }
