@@ -38,6 +38,18 @@ pub fn query<'a>(names: impl Iterator<Item = &'a str>) -> String {
     query
 }
 
+/// Names with a dot in a text or in bound values: what `set_config` there may set. Most are something else; asking for
+/// those does no harm.
+pub fn dotted_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    const LONGEST: usize = 128;
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+    let words = bytes.split(move |byte| !part(byte)).filter(|word| (3..=LONGEST).contains(&word.len()));
+    let named = |word: &&str| {
+        word.contains('.') && word.split('.').all(|part| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+    };
+    words.filter_map(|word| std::str::from_utf8(word).ok()).filter(named)
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
@@ -93,5 +105,22 @@ impl Audit {
     /// What was found; `None` if the process could not tell.
     pub fn finish(self) -> Option<Found> {
         (!self.failed).then_some(self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_a_dot_are_found_in_any_bytes() {
+        let text = b"SELECT set_config('my.number', $1, false), 1.5, '..', app.tenant.id\0\0\x05\xffx.y\0";
+        assert_eq!(dotted_names(text).collect::<Vec<_>>(), ["my.number", "app.tenant.id", "x.y"]);
+    }
+
+    #[test]
+    fn only_names_with_a_dot_are_asked_for_and_cannot_leave_their_literal() {
+        assert_eq!(query(["work_mem"].into_iter()), QUERY);
+        assert!(query(["a.'\\"].into_iter()).contains("E'a.''\\\\'"));
     }
 }

@@ -52,6 +52,8 @@ pub enum SessionEnd {
     Error(ClientError),
     /// The node ended it; its last words were forwarded.
     Server,
+    /// The client's bytes are no messages.
+    Violation,
 }
 
 /// What the session knows at this moment; read once for each wake-up.
@@ -376,6 +378,15 @@ impl Machine {
     /// The unit at hand was decided and has no server connection yet.
     pub fn is_routed(&self) -> bool {
         matches!(self.phase, Phase::Routed(_))
+    }
+
+    /// A node will say something next, without anything more from the client.
+    pub fn awaits_node(&self) -> bool {
+        match self.phase {
+            Phase::Running => self.work.end.is_some() && self.work.copy == CopyIn::None && self.work.from_client.left == 0,
+            Phase::Leaving | Phase::Routed(_) => true,
+            Phase::Ready | Phase::Skipping => false,
+        }
     }
 
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.

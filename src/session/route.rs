@@ -91,8 +91,10 @@ impl Machine {
             self.work.replay = if self.setback == Setback::None { Replay::Read } else { Replay::Again };
         }
         if let Target::Replica(_) = target {
-            self.work.reply = Reply::Held;
             self.work.replay = Replay::Read;
+        }
+        if self.work.replay != Replay::Never {
+            self.work.reply = Reply::Held;
         }
         let Some(link) = link else {
             self.phase = Phase::Routed(target);
@@ -182,9 +184,6 @@ impl Machine {
         self.phase = Phase::Running;
         if self.unit.length == 0 {
             self.work = Work::default();
-        }
-        if link.role == LinkRole::Primary {
-            self.work.reply = Reply::Direct;
         }
         if self.status == TransactionStatus::Idle {
             self.prepare(io, link);

@@ -4,13 +4,12 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::audit::{self, Audit};
-use super::machine::{Block, Env, Fate, Finished, Link, LinkRole, Machine, Phase, Replay, ServerIo, SessionEnd, Setback, Step, Traces, Work};
+use super::machine::{Block, Env, Fate, Finished, Link, LinkRole, Machine, Phase, ServerIo, Setback, Step, Traces, Work};
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
-use crate::cluster::{Lsn, NodeId, Position, Timeline};
-use crate::protocol::sqlstate::ClientError;
-use crate::protocol::{TransactionStatus, backend, frontend};
+use crate::cluster::{Lsn, Position, Timeline};
+use crate::protocol::{TransactionStatus, frontend};
 use crate::routing::{Floor, LastRead, RouteSetting};
 use crate::sql::{Act, Consistency, Pin, Verdict};
 
@@ -59,7 +58,7 @@ impl Machine {
         if self.pins.is_empty() || link.role == LinkRole::Replica { Step::Release } else { Step::ReadMore }
     }
 
-    fn done(&mut self) {
+    pub(super) fn done(&mut self) {
         self.phase = Phase::Ready;
         self.work = Work::default();
         self.end_unit();
@@ -226,49 +225,6 @@ impl Machine {
             Floor::At(known) => Floor::At(higher(known)),
             Floor::Unknown { ticket, at_least } => Floor::Unknown { ticket, at_least: Some(at_least.map_or(floor, higher)) },
         };
-    }
-
-    /// The node closed the connection, or it broke.
-    pub fn on_server_eof(&mut self, node: NodeId, name: &str, link_role: LinkRole, to_client: &mut Vec<u8>) -> Step {
-        let said_why = self.work.fate == Fate::Failed;
-        let replayable = match (link_role, self.work.replay) {
-            (LinkRole::Replica, Replay::Read | Replay::Again) => self.work.reply == super::machine::Reply::Held,
-            (LinkRole::Primary, Replay::Read) => !said_why,
-            _ => false,
-        };
-        let leaving = self.phase == Phase::Leaving;
-        if leaving || (self.phase == Phase::Running && replayable) {
-            self.undo();
-            if let Block::Replica(announced) = std::mem::take(&mut self.block) {
-                self.block = Block::Announced(announced);
-            }
-            self.status = TransactionStatus::Idle;
-            self.phase = Phase::Ready;
-            self.setback = match (link_role, leaving) {
-                (LinkRole::Replica, false) => Setback::Lost(node),
-                (LinkRole::Replica, true) => self.setback,
-                (LinkRole::Primary, _) => Setback::Refused("connection_lost"),
-            };
-            self.unit.reset();
-            self.await_settings = false;
-            return Step::Retry;
-        }
-        if said_why {
-            return Step::Close(SessionEnd::Server);
-        }
-        if link_role == LinkRole::Replica && matches!(self.block, Block::None) && self.work.end.is_some() && self.work.from_server.left == 0 {
-            backend::put_error(to_client, &ClientError { severity: "ERROR", ..ClientError::reply_cut(name) });
-            backend::put_ready_for_query(to_client, TransactionStatus::Idle);
-            self.owed.clear();
-            self.status = TransactionStatus::Idle;
-            self.done();
-            return Step::Release;
-        }
-        let error = match link_role {
-            LinkRole::Replica => ClientError::reply_cut(name),
-            LinkRole::Primary => ClientError::outcome_unknown(name),
-        };
-        Step::Close(SessionEnd::Error(error))
     }
 }
 
