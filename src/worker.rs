@@ -365,6 +365,9 @@ where
 
 #[cfg(test)]
 pub mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
