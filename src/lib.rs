@@ -1,5 +1,48 @@
 //! pgweir: a read/write-splitting PostgreSQL proxy. An application's DATABASE_URL points at it and nothing else changes:
 //! reads go to replicas, everything else to the primary, and a session always reads its own writes.
+//!
+//! # The data's way, in the order in which to read it
+//!
+//! 1. [`listener`] accepts, caps, and hands each socket to the [`worker`] with the fewest sessions: one thread, one
+//!    runtime; a session lives and dies on it. [`stream`] and [`tls`] are what it reads from.
+//! 2. [`session`] is one client from its first byte to Terminate: [`session::startup`], [`session::login`], then a loop
+//!    that moves bytes and asks [`session::machine`], which decides what happens next and does no I/O. The machine is one
+//!    struct in several files: `unit` (what belongs together up to its Query or Sync), `route` (where it runs), `emit`
+//!    (what the node is sent), `replies` (what comes back), `settle` (what a unit that is over leaves behind).
+//! 3. [`sql`] tells what a statement may do. Whatever it does not know is no read. [`sql::cache`] remembers.
+//! 4. [`routing`] alone says primary or replica, and always with its reason.
+//! 5. [`pool`] has a server connection to run it on; a lease is released by a spoken word, and dropping it closes.
+//!
+//! [`protocol`] is the words of the wire, [`auth`] is who may come in and how we show ourselves to the nodes.
+//!
+//! # Beside it
+//!
+//! Side loops publish snapshots and never call into the data's way: [`cluster`] (roles, positions, lag, health),
+//! [`catalog`] (what functions, views and relations may do), [`config`]. [`proxy`] builds everything, follows what is
+//! published, and owns reload and shutdown. [`admin`] reads everything, nothing reads it. [`metrics`] are cells with one
+//! writer each, summed by whoever scrapes. [`cli`] is one file for each command.
+//!
+//! # Arrows
+//!
+//! `main → cli → proxy → everything`; `listener → worker → session → sql, routing, pool, protocol, stream, auth, cluster,
+//! catalog, metrics`; `pool → stream, protocol, auth, cluster`; `cluster, catalog → protocol, config`; `routing → sql,
+//! cluster`; `sql → catalog`. `protocol`, `config` and `metrics` import nothing of ours. `tests/tidy.rs` holds this and
+//! the sizes; files that open with `Pure:` have no I/O, clock, await, static or randomness.
+//!
+//! # What is otherwise than one would expect, and why
+//!
+//! - Deadlines are the worker's own ([`worker::timers`]): every statement sets one and nearly none is reached.
+//! - What a session left in its server process is asked of the process itself ([`session::audit`]). A mirrored stack of SET
+//!   and savepoints would have to know what functions do, and be wrong in silence.
+//! - Prepared statements are named by a digest of text, types, search_path, role and catalog version
+//!   ([`session::statements`]), so that sessions share them on a server connection.
+//! - BEGIN is held back until the first statement shows what the block is: a READ ONLY block may go to a replica.
+//! - `pgweir.floor` is a setting of the session like any other, which pgweir answers: one session hands it to another by
+//!   SHOW and SET, without a protocol of its own.
+//! - A pool has 40 connections by default: replicas and the primary have a pool each, and a waiting session costs more
+//!   than an idle connection.
+//! - A session prefers the connection that it had last (its home), whose statements and settings are there already;
+//!   `pg_backend_pid()` pins it, since the answer is worth nothing on another one.
 
 pub mod proxy;
 

@@ -2,11 +2,12 @@
 //! nothing imports it but the command line.
 
 mod control;
+mod follow;
 mod sources;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +27,7 @@ use crate::sql::cache::VerdictCache;
 use crate::tls::{Acceptor, Connector};
 use crate::worker::{Fittings, Workers};
 use control::{Catalogued, SecureDial, Secured};
+use follow::Follower;
 
 /// Everything that runs, and what a reload may change.
 struct Proxy {
@@ -105,7 +107,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
     let catalogued = Arc::new(Catalogued::new(Arc::clone(&cluster)));
     let catalogs = Catalogs::new(catalogued, config.routing.clone(), control.clone());
     let primary = auth::Primary { find: control::find_primary(&cluster, &connectors), control };
-    let auth = Auth::new(&config.auth, config.databases.clone(), Some(primary.clone()))?;
+    let auth = warmed(Auth::new(&config.auth, config.databases.clone(), Some(primary.clone()))?);
     let acceptor = Acceptor::new(&config.client_tls)?.map(Arc::new);
     let failures = Arc::clone(&cluster);
     let pools = Pools::new(
@@ -114,12 +116,28 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
         (config.pool.clone(), config.pool_overrides.clone()),
         move |node| failures.report_failure(node),
     );
-    let shared = Arc::new(Shared::new(&config, Arc::clone(&cluster), catalogs, Arc::clone(&pools), auth, acceptor.clone()));
+    let shared = Arc::new(Shared::new(&config, Arc::clone(&cluster), Arc::clone(&catalogs), Arc::clone(&pools), auth, acceptor.clone()));
     let workers = start_workers(&config, &metrics, &pools, &shared)?;
     let door = Door::new(workers.handles.clone(), config.limits.clients);
     tokio::spawn(cluster::monitor::run(Arc::clone(&cluster)));
-    tokio::spawn(follow_roles(Arc::clone(&cluster), Arc::clone(&pools), Arc::clone(&shared)));
+    let follower = Follower {
+        cluster: Arc::clone(&cluster),
+        pools: Arc::clone(&pools),
+        shared: Arc::clone(&shared),
+        catalogs,
+        door: Arc::clone(&door),
+        metrics: Arc::clone(&metrics),
+    };
+    tokio::spawn(follower.run());
     Ok(Proxy { config, source, cluster, pools, metrics, acceptor, shared, workers, door, primary })
+}
+
+/// Deriving keys from the listed passwords takes milliseconds each: nobody's first login should pay for it.
+fn warmed(auth: Auth) -> Arc<Auth> {
+    let auth = Arc::new(auth);
+    let warming = Arc::clone(&auth);
+    tokio::spawn(async move { warming.warm_up().await });
+    auth
 }
 
 fn endpoints(config: &Config, connectors: &[Connector], cluster: &Cluster) -> Vec<Endpoint> {
@@ -150,46 +168,12 @@ fn start_workers(
     };
     let housekeeping = Arc::clone(pools);
     let begin = move |worker: &Rc<_>| {
+        tokio::task::spawn_local(follow::count_verdicts(Rc::clone(worker)));
         tokio::task::spawn_local(pool::housekeeping(Arc::clone(&housekeeping), Rc::clone(worker)));
     };
     let shared = Arc::clone(shared);
     let serve = move |worker, stream, peer| session::serve(worker, Arc::clone(&shared), stream, peer);
     Ok(Workers::start(config.listen.workers, fit, begin, serve)?)
-}
-
-/// Tells the pools which node is what, at every change.
-async fn follow_roles(cluster: Arc<Cluster>, pools: Arc<Pools>, shared: Arc<Shared>) {
-    let mut epoch = None;
-    loop {
-        {
-            let view = cluster.view();
-            for node in &view.nodes {
-                pools.set_role(node.id, node.role);
-            }
-            if epoch != Some(view.epoch) {
-                epoch = Some(view.epoch);
-                shared.greetings.forget();
-            }
-        }
-        changed(&cluster).await;
-    }
-}
-
-/// The next publication of a view or a sample, or a while.
-async fn changed(cluster: &Cluster) {
-    let mut asked = false;
-    let next = std::future::poll_fn(|cx| {
-        if asked {
-            return std::task::Poll::Ready(());
-        }
-        asked = true;
-        cluster.wake_on_change(cx.waker());
-        std::task::Poll::Pending
-    });
-    // A publication between looking and asking is made up for by the clock; while sessions wait on floors publications
-    // come every few milliseconds, which is more often than roles change.
-    drop(tokio::time::timeout(Duration::from_millis(100), next).await);
-    tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 impl Proxy {
@@ -219,7 +203,8 @@ impl Proxy {
             Ok(auth) => auth,
             Err(error) => return Err(error.to_string()),
         };
-        self.shared.reconfigure(&new, auth);
+        self.shared.reconfigure(&new, warmed(auth));
+        self.door.limit.store(new.limits.clients, Ordering::Relaxed);
         self.metrics.side().config_reloaded();
         let said = match later.as_slice() {
             [] => "the configuration was reloaded".to_owned(),

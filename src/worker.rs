@@ -3,6 +3,7 @@
 //!
 //! Nothing of a worker is shared: other threads only send errands to its inbox. It must never block.
 
+mod task;
 pub mod timers;
 
 use std::any::Any;
@@ -10,11 +11,10 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,7 @@ use crate::metrics::WorkerCells;
 use crate::sql::cache::VerdictCache;
 use crate::stream::{Socket, Stream};
 
+use task::SessionTask;
 use timers::Timers;
 
 /// Larger than what one `recv` brings on most paths, small enough to stay in the second-level cache.
@@ -221,47 +222,6 @@ impl Worker {
     }
 }
 
-/// A session's task: knows its waker, and gives its place back when it ends, however it ends.
-struct SessionTask<F> {
-    worker: Rc<Worker>,
-    serial: u64,
-    /// Boxed, so that the task is not moved into its own state a second time.
-    session: Pin<Box<F>>,
-}
-
-impl<F: Future<Output = ()>> SessionTask<F> {
-    fn new(worker: Rc<Worker>, session: F) -> SessionTask<F> {
-        let serial = worker.next_serial();
-        worker.sessions.borrow_mut().insert(serial, Waker::noop().clone());
-        SessionTask { worker, serial, session: Box::pin(session) }
-    }
-}
-
-impl<F: Future<Output = ()>> Future for SessionTask<F> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.worker.phase.get() == Phase::Running
-            && let Some(waker) = self.worker.sessions.borrow_mut().get_mut(&self.serial)
-            && !waker.will_wake(cx.waker())
-        {
-            *waker = cx.waker().clone();
-        }
-        self.session.as_mut().poll(cx)
-    }
-}
-
-impl<F> Drop for SessionTask<F> {
-    fn drop(&mut self) {
-        self.worker.handle.load.fetch_sub(1, Ordering::Relaxed);
-        let waker = self.worker.sessions.borrow_mut().remove(&self.serial);
-        drop(waker);
-        if self.worker.sessions.borrow().is_empty() {
-            self.worker.empty.notify_one();
-        }
-    }
-}
-
 impl WorkerHandle {
     fn pair(id: WorkerId) -> (WorkerHandle, mpsc::UnboundedReceiver<Errand>) {
         let (inbox, errands) = mpsc::unbounded_channel();
@@ -405,6 +365,9 @@ where
 
 #[cfg(test)]
 pub mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

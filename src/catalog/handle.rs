@@ -56,6 +56,8 @@ pub struct DatabaseCatalog {
     /// `ended` as it was before the newest snapshot was read. Only if it equals `started` has that snapshot seen all DDL
     /// of ours; a statement that is still under way keeps `started` above it.
     covered: AtomicU64,
+    /// Readings that failed, for metrics.
+    failures: AtomicU64,
     dirty: Notify,
     loaded: Notify,
 }
@@ -70,6 +72,7 @@ impl DatabaseCatalog {
             started: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             covered: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             dirty: Notify::new(),
             loaded: Notify::new(),
         }
@@ -108,6 +111,15 @@ impl DatabaseCatalog {
             }
             loaded.await;
         }
+    }
+
+    /// So often the catalog could not be read.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The loader's: what a snapshot that begins now will have seen.

@@ -58,6 +58,7 @@ pub async fn run(database: Arc<DatabaseCatalog>, primary: Arc<dyn Primary>, conf
         match follow(&database, primary.as_ref(), epoch, &config, &mut retry).await {
             Ok(()) => tracing::debug!(database = %database.name, "the primary changed: the catalog is read again"),
             Err(error) => {
+                database.failed();
                 tracing::warn!(database = %database.name, %error, "the catalog is not followed for now");
                 tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(LONGEST_RETRY);

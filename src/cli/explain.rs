@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 use crate::catalog::builtin;
 use crate::catalog::loader;
 use crate::catalog::{Catalog, query};
-use crate::config::RoutingConfig;
+use crate::cluster::dial::Dial;
+use crate::config::{NodeConfig, RoutingConfig};
 use crate::sql::{Act, Effect, Lexis, Reason, TransactionModes, Verdict, cache::VerdictCache};
 
 /// What to explain.
@@ -17,6 +18,9 @@ pub enum Question {
     Statement(String),
     Cases(std::path::PathBuf),
 }
+
+/// Where to ask, and how connections are opened.
+pub type Nodes<'a> = (&'a [NodeConfig], &'a dyn Dial);
 
 /// The answer for one statement in a session's state.
 struct Route {
@@ -32,11 +36,11 @@ enum Replica {
 
 /// `nodes` are tried in order until one is a primary.
 pub async fn run(
-    nodes: &[tokio_postgres::Config],
+    (nodes, dial): Nodes<'_>,
     routing: &RoutingConfig,
     question: Question,
 ) -> anyhow::Result<ExitCode> {
-    let catalog = catalog(nodes, routing).await?;
+    let catalog = catalog((nodes, dial), routing).await?;
     match question {
         Question::Statement(sql) => {
             let route = Session::default().route(&sql, &catalog);
@@ -48,7 +52,7 @@ pub async fn run(
 }
 
 /// Prints the list of built-ins of a node's version, from its own catalog and the reviewed rules.
-pub async fn builtins(nodes: &[tokio_postgres::Config]) -> anyhow::Result<String> {
+pub async fn builtins(nodes: Nodes<'_>) -> anyhow::Result<String> {
     let client = primary(nodes).await?;
     let rows = query::fetch(&client).await?;
     let functions = rows.functions.iter().filter(|f| f.oid < crate::catalog::tree::FIRST_USER);
@@ -57,10 +61,10 @@ pub async fn builtins(nodes: &[tokio_postgres::Config]) -> anyhow::Result<String
     ))
 }
 
-async fn primary(nodes: &[tokio_postgres::Config]) -> anyhow::Result<tokio_postgres::Client> {
+async fn primary((nodes, dial): Nodes<'_>) -> anyhow::Result<tokio_postgres::Client> {
     let mut failures = Vec::new();
     for node in nodes {
-        match connect(node).await {
+        match connect(node, dial).await {
             Ok(client) => return Ok(client),
             Err(error) => failures.push(format!("{error:#}")),
         }
@@ -68,18 +72,17 @@ async fn primary(nodes: &[tokio_postgres::Config]) -> anyhow::Result<tokio_postg
     bail!("no node is a primary that can be reached: {}", failures.join("; "))
 }
 
-async fn connect(node: &tokio_postgres::Config) -> anyhow::Result<tokio_postgres::Client> {
-    let (client, connection) = node.connect(tokio_postgres::NoTls).await?;
-    tokio::spawn(connection);
+async fn connect(node: &NodeConfig, dial: &dyn Dial) -> anyhow::Result<tokio_postgres::Client> {
+    let client = dial.dial(node).await.with_context(|| node.name.clone())?;
     loader::prepare(&client).await?;
     let in_recovery: bool = client.query_one("SELECT pg_is_in_recovery()", &[]).await?.get(0);
     if in_recovery {
-        bail!("{:?} is a replica", node.get_hosts());
+        bail!("{} is a replica", node.name);
     }
     Ok(client)
 }
 
-async fn catalog(nodes: &[tokio_postgres::Config], routing: &RoutingConfig) -> anyhow::Result<Catalog> {
+async fn catalog(nodes: Nodes<'_>, routing: &RoutingConfig) -> anyhow::Result<Catalog> {
     let client = primary(nodes).await?;
     let mut catalog = loader::read(&client, routing).await?;
     catalog.version = 1;

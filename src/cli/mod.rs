@@ -163,15 +163,15 @@ impl Cli {
                     (Some(file), _) => explain::Question::Cases(file),
                     (None, sql) => explain::Question::Statement(sql.unwrap_or_default()),
                 };
-                let nodes: Vec<_> = config.nodes.iter().map(crate::cluster::dial::login).collect();
-                on_runtime(explain::run(&nodes, &config.routing, question))
+                let dial = crate::proxy::dial(&config)?;
+                on_runtime(explain::run((&config.nodes, &*dial), &config.routing, question))
             }
             Command::Demo(args) => on_runtime(demo::run(args.options())),
             Command::Builtins(args) => {
                 let config = args.source().load()?;
-                let nodes: Vec<_> = config.nodes.iter().map(crate::cluster::dial::login).collect();
+                let dial = crate::proxy::dial(&config)?;
                 on_runtime(async {
-                    print!("{}", explain::builtins(&nodes).await?);
+                    print!("{}", explain::builtins((&config.nodes, &*dial)).await?);
                     Ok(ExitCode::SUCCESS)
                 })
             }

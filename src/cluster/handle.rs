@@ -11,7 +11,8 @@ use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::sync::Notify;
 
 use super::dial::Dial;
-use super::roster::{Event, Roster};
+use super::event::Event;
+use super::roster::Roster;
 use super::{ClusterView, GlobalFloor, NodeId, NodeStats, Position, Sample};
 use crate::config::{ClusterConfig, NodeConfig};
 

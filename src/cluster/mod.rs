@@ -2,6 +2,7 @@
 //! side and the tests read it. Nothing here decides where a statement runs.
 
 pub mod dial;
+mod event;
 pub mod handle;
 pub mod health;
 pub mod lag;

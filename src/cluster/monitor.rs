@@ -13,7 +13,8 @@ use super::dial::DialError;
 use super::handle::Cluster;
 use super::lsn::Timeline;
 use super::probe::Probe;
-use super::roster::{Event, Status};
+use super::event::Event;
+use super::roster::Status;
 use super::{Health, NodeId, NodeStats, Role, sampler};
 
 /// Settings, collations and the like are read again so often; they change with a reload of the server's configuration.

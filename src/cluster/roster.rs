@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::event::Event;
 use super::health::{HealthState, Limits, Observation};
 use super::lag::LsnTimeline;
 use super::likeness::{self, Likeness, Traits};
@@ -30,15 +31,6 @@ pub(super) struct Status {
     pub traits: Option<Traits>,
     /// Read with a primary's first probe.
     pub switch: Option<(Timeline, Lsn)>,
-}
-
-/// A change that people want to read one line about.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Event {
-    Health { node: NodeId, from: Health, to: Health, lag: Option<Duration> },
-    Role { node: NodeId, from: Role, to: Role },
-    Primary { node: Option<NodeId>, timeline: Timeline },
-    System { system: u64 },
 }
 
 #[derive(Debug)]

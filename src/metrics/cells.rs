@@ -45,7 +45,6 @@ pub enum Count {
     StatementsKept,
     StatementsClosed,
     ServerPrepares,
-    ServerCloses,
     CancelsDelivered,
     CancelsUnknown,
 }
@@ -147,9 +146,9 @@ impl WorkerCells {
         self.count(Count::ClientsClosed, 1);
     }
 
-    /// A socket was turned away at `limits.clients`, instead of `client_opened`.
-    pub fn client_refused(&self) {
-        self.count(Count::ClientsRefused, 1);
+    /// `n` sockets were turned away at `limits.clients`, instead of `client_opened`.
+    pub fn clients_refused(&self, n: u64) {
+        self.count(Count::ClientsRefused, n);
     }
 
     /// A login ended without a session: wrong password, unknown user, timeout, no database.
@@ -232,17 +231,11 @@ impl WorkerCells {
         self.sheet.add(block + PINS.index(kind), delta.unsigned_abs());
     }
 
-    pub fn verdict_hit(&self) {
-        self.count(Count::VerdictHits, 1);
-    }
-
-    pub fn verdict_miss(&self) {
-        self.count(Count::VerdictMisses, 1);
-    }
-
-    /// A text went through the full parser.
-    pub fn parsed(&self) {
-        self.count(Count::Parses, 1);
+    /// What the worker's verdict cache counted since the last call.
+    pub fn verdicts(&self, hits: u64, misses: u64, parses: u64) {
+        self.count(Count::VerdictHits, hits);
+        self.count(Count::VerdictMisses, misses);
+        self.count(Count::Parses, parses);
     }
 
     /// Sessions hold `delta` more prepared statements; fewer if negative.
@@ -251,10 +244,9 @@ impl WorkerCells {
         self.count(count, delta.unsigned_abs());
     }
 
-    /// Server connections hold `delta` more prepared statements; fewer if negative.
-    pub fn server_statements_changed(&self, delta: i64) {
-        let count = if delta > 0 { Count::ServerPrepares } else { Count::ServerCloses };
-        self.count(count, delta.unsigned_abs());
+    /// `n` statements were prepared on a server connection.
+    pub fn server_prepared(&self, n: u64) {
+        self.count(Count::ServerPrepares, n);
     }
 
     /// A CancelRequest was passed to the node that works for the session.

@@ -196,7 +196,6 @@ fn sessions(page: &mut Page, totals: &Totals) {
     }
     let now = |opened, closed| totals.count(opened).saturating_sub(totals.count(closed)) as f64;
     page.set(&f::STATEMENTS_KEPT, &[], now(Count::StatementsKept, Count::StatementsClosed));
-    page.set(&f::SERVER_STATEMENTS, &[], now(Count::ServerPrepares, Count::ServerCloses));
     page.set(&f::SERVER_PREPARES, &[], totals.count(Count::ServerPrepares) as f64);
     page.set(&f::VERDICT_HITS, &[], totals.count(Count::VerdictHits) as f64);
     page.set(&f::VERDICT_MISSES, &[], totals.count(Count::VerdictMisses) as f64);

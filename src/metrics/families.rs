@@ -72,8 +72,6 @@ families! {
         "How often a session began to keep its server connection.";
     STATEMENTS_KEPT Gauge "pgweir_session_prepared_statements" []
         "Prepared statements that clients hold.";
-    SERVER_STATEMENTS Gauge "pgweir_server_prepared_statements" []
-        "Prepared statements on server connections.";
     SERVER_PREPARES Counter "pgweir_server_prepares_total" []
         "Statements prepared on server connections. Close to the rate of statements, pool.statements is too small.";
     VERDICT_HITS Counter "pgweir_verdict_cache_hits_total" []

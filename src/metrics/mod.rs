@@ -113,19 +113,19 @@ impl SideCells {
         self.readmissions[node.min(NODES - 1)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The primary was asked where its log is.
-    pub fn primary_sampled(&self) {
-        self.primary_samples.fetch_add(1, Ordering::Relaxed);
+    /// The primary was asked `n` times where its log is.
+    pub fn primary_sampled(&self, n: u64) {
+        self.primary_samples.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// A database's catalog snapshot was read.
-    pub fn catalog_reloaded(&self) {
-        self.catalog_reloads.fetch_add(1, Ordering::Relaxed);
+    /// `n` catalog snapshots were read.
+    pub fn catalogs_reloaded(&self, n: u64) {
+        self.catalog_reloads.fetch_add(n, Ordering::Relaxed);
     }
 
-    /// A database's catalog could not be read.
-    pub fn catalog_failed(&self) {
-        self.catalog_failures.fetch_add(1, Ordering::Relaxed);
+    /// So often a database's catalog could not be read.
+    pub fn catalogs_failed(&self, n: u64) {
+        self.catalog_failures.fetch_add(n, Ordering::Relaxed);
     }
 
     /// A changed configuration is in force.

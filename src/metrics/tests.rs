@@ -152,7 +152,7 @@ fn a_node_that_takes_over_an_index_starts_at_zero() {
 fn nodes_and_pools_are_read_at_the_scrape() {
     let metrics = Metrics::new(vec!["db2".into()]);
     metrics.side().evicted(0);
-    metrics.side().primary_sampled();
+    metrics.side().primary_sampled(1);
     let replica = NodeSample {
         name: "db2".into(),
         role: "replica",

@@ -12,7 +12,7 @@ use crate::cluster::{NodeId, Role};
 use crate::config::PoolConfig;
 use crate::worker::Worker;
 
-use super::Shared;
+use super::{Align, Shared};
 use super::backoff::Backoff;
 use super::connection::{self, ConnectionId, Endpoint, Opening, ServerConnection};
 use super::error::CheckoutError;
@@ -42,7 +42,7 @@ pub enum Checkout {
 impl Pool {
     pub(super) fn new(
         (endpoint, database, user): (Arc<Endpoint>, &str, &str),
-        (credentials, role): (Credentials, Role),
+        (credentials, role, align): (Credentials, Role, Align),
         config: PoolConfig,
         shared: Arc<Shared>,
     ) -> Arc<Pool> {
@@ -51,6 +51,7 @@ impl Pool {
             counters: Counters::default(),
             backoff: Backoff::default(),
             role,
+            align,
             generation: 0,
             credentials,
             config,
@@ -183,6 +184,15 @@ impl Pool {
         sequel.close_and_wake();
     }
 
+    /// See [`super::Pools::set_align`].
+    pub(super) fn set_align(&self, align: &Align) {
+        let mut ledger = self.lock();
+        ledger.align = Arc::clone(align);
+        let sequel = ledger.retire();
+        drop(ledger);
+        sequel.close_and_wake();
+    }
+
     /// Idle connections are closed now, those in use at release. Nobody waits while something is idle, so nothing needs
     /// to be opened instead.
     pub fn retire(&self) {
@@ -261,6 +271,7 @@ impl Pool {
         let ledger = self.lock();
         let mut parameters = self.shared.parameters.clone();
         if ledger.role == Role::Replica {
+            parameters.extend_from_slice(&ledger.align);
             // Survives RESET ALL, and holds even when the node is promoted under this connection.
             parameters.push(("default_transaction_read_only".to_owned(), "on".to_owned()));
         }

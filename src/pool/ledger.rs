@@ -9,6 +9,7 @@ use crate::auth::Credentials;
 use crate::cluster::Role;
 use crate::config::PoolConfig;
 
+use super::Align;
 use super::backoff::Backoff;
 use super::connection::ServerConnection;
 use super::error::{CheckoutError, Scope};
@@ -21,6 +22,8 @@ pub(super) struct Ledger {
     pub backoff: Backoff<CheckoutError>,
     /// What the cluster says the node is; connections are opened for, and checked against, this.
     pub role: Role,
+    /// Sent at the opening of a connection to a replica.
+    pub align: Align,
     /// Grows when all connections that exist are to be given up; those in use are closed at release.
     pub generation: u64,
     /// From the latest login, so that a changed password is used as soon as a client proved it.

@@ -54,11 +54,21 @@ pub struct Pools {
 
 struct Map {
     /// By `NodeId`.
-    endpoints: Vec<(Arc<Endpoint>, Role)>,
+    endpoints: Vec<Node>,
     pools: HashMap<(NodeId, String, String), Arc<Pool>>,
     config: PoolConfig,
     overrides: Vec<PoolOverride>,
 }
+
+/// What is known of a node.
+struct Node {
+    endpoint: Arc<Endpoint>,
+    role: Role,
+    align: Align,
+}
+
+/// Settings in which a replica differs from the primary, with the primary's values: connections to it start with them.
+pub(crate) type Align = Arc<[(String, String)]>;
 
 impl Pools {
     /// `endpoints` in the order of their `NodeId`s, `workers` the number of workers. `report_failure` should have the
@@ -69,7 +79,10 @@ impl Pools {
         (config, overrides): (PoolConfig, Vec<PoolOverride>),
         report_failure: impl Fn(NodeId) + Send + Sync + 'static,
     ) -> Arc<Pools> {
-        let endpoints = endpoints.into_iter().map(|endpoint| (Arc::new(endpoint), Role::Unknown)).collect();
+        let endpoints = endpoints.into_iter();
+        let endpoints = endpoints
+            .map(|endpoint| Node { endpoint: Arc::new(endpoint), role: Role::Unknown, align: Align::default() })
+            .collect();
         let shared = Shared {
             workers: workers.max(1),
             connections: AtomicU64::new(1),
@@ -90,17 +103,18 @@ impl Pools {
             pool.renew(credentials);
             return pool;
         }
-        let (endpoint, role) = map.endpoints[usize::from(node.0)].clone();
+        let Node { endpoint, role, align } = &map.endpoints[usize::from(node.0)];
         let config = map.config_of(database, user);
-        let parts = ((endpoint, database, user), (credentials.clone(), role));
-        let pool = Pool::new(parts.0, parts.1, config, Arc::clone(&self.shared));
+        let names = (Arc::clone(endpoint), database, user);
+        let known = (credentials.clone(), *role, Arc::clone(align));
+        let pool = Pool::new(names, known, config, Arc::clone(&self.shared));
         map.pools.insert(key, Arc::clone(&pool));
         pool
     }
 
     /// How to reach a node, for a connection that is no pool's.
     pub fn endpoint(&self, node: NodeId) -> Arc<Endpoint> {
-        Arc::clone(&self.map().endpoints[usize::from(node.0)].0)
+        Arc::clone(&self.map().endpoints[usize::from(node.0)].endpoint)
     }
 
     /// To be called for each node whenever a view is published. A role that is unknown for the moment changes nothing.
@@ -109,11 +123,22 @@ impl Pools {
             return;
         }
         let mut map = self.map();
-        if let Some((_, kept)) = map.endpoints.get_mut(usize::from(node.0)) {
-            *kept = role;
+        if let Some(kept) = map.endpoints.get_mut(usize::from(node.0)) {
+            kept.role = role;
         }
         drop(map);
         self.each(|pool| pool.node == node, |pool| pool.set_role(role));
+    }
+
+    /// To be called for each node whenever a view is published. Connections that were opened with other settings are
+    /// given up, so that no read sees the difference for longer than it must.
+    pub fn set_align(&self, node: NodeId, align: &[(String, String)]) {
+        let mut map = self.map();
+        let Some(kept) = map.endpoints.get_mut(usize::from(node.0)).filter(|kept| *kept.align != *align) else { return };
+        kept.align = align.into();
+        let align = Arc::clone(&kept.align);
+        drop(map);
+        self.each(|pool| pool.node == node, |pool| pool.set_align(&align));
     }
 
     /// Gives up all connections to a node: the idle ones now, the others at release.

@@ -41,6 +41,8 @@ pub struct ConnectionState {
 pub struct ServerStatements {
     entries: HashMap<StatementKey, Entry, foldhash::fast::RandomState>,
     serial: u32,
+    /// Prepared since `take_made` was called last.
+    made: u32,
     clock: u64,
 }
 
@@ -63,6 +65,7 @@ impl ServerStatements {
     pub fn insert(&mut self, key: StatementKey) -> u32 {
         self.clock += 1;
         self.serial = self.serial.wrapping_add(1);
+        self.made += 1;
         self.entries.insert(key, Entry { number: self.serial, used: self.clock });
         self.serial
     }
@@ -78,6 +81,11 @@ impl ServerStatements {
     /// Takes all out; their numbers must then be closed.
     pub fn drain(&mut self) -> Vec<u32> {
         self.entries.drain().map(|(_, entry)| entry.number).collect()
+    }
+
+    /// How many were prepared since the last call, for metrics.
+    pub fn take_made(&mut self) -> u32 {
+        std::mem::take(&mut self.made)
     }
 
     pub fn len(&self) -> usize {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::machine::SessionEnd;
 use super::run::{Session, is_replica};
 use crate::cluster::{NodeId, Role};
+use crate::metrics::Route;
 use crate::pool::{Checkout, CheckoutError, Lease, Pool};
 use crate::protocol::backend;
 use crate::protocol::sqlstate::{ClientError, Fault};
@@ -50,7 +51,8 @@ impl Session {
             return Ok(Answer::Ready);
         }
         let pool = self.pool(node);
-        let deadline = Instant::now() + self.rules.checkout_timeout;
+        self.asked = Instant::now();
+        let deadline = self.asked + self.rules.checkout_timeout;
         let role = if matches!(target, Target::Replica(_)) { Role::Replica } else { Role::Primary };
         let home = self.machine.home().map(crate::pool::ConnectionId);
         match pool.checkout(&self.worker, role, home, deadline) {
@@ -156,6 +158,9 @@ impl Session {
         }
         self.cancel.set_current(Some(&lease.cancel));
         self.leased = Instant::now();
+        let node = usize::from(lease.node.0);
+        let route = if is_replica(&lease) { Route::Replica(node) } else { Route::Primary(node) };
+        self.worker.metrics.checkout_time(route, self.leased.saturating_duration_since(self.asked));
         self.lease = Some(lease);
     }
 

@@ -135,6 +135,8 @@ impl Session {
             machine,
             lease: None,
             leased: Instant::now(),
+            asked: Instant::now(),
+            tally: super::tally::Tally::default(),
             parked: None,
             waiter: None,
             waiting: None,

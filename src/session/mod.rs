@@ -16,6 +16,7 @@ mod replies;
 mod route;
 mod run;
 mod settle;
+mod tally;
 pub mod settings;
 pub mod statements;
 mod undo;
@@ -100,14 +101,14 @@ impl Shared {
         cluster: Arc<Cluster>,
         catalogs: Arc<Catalogs>,
         pools: Arc<Pools>,
-        auth: Auth,
+        auth: Arc<Auth>,
         acceptor: Option<Arc<Acceptor>>,
     ) -> Shared {
         Shared {
             cluster,
             catalogs,
             pools,
-            auth: ArcSwap::from_pointee(auth),
+            auth: ArcSwap::new(auth),
             acceptor,
             cancels: Cancels::new(),
             greetings: Greetings::default(),
@@ -117,9 +118,9 @@ impl Shared {
     }
 
     /// For sessions that begin from now on.
-    pub fn reconfigure(&self, config: &Config, auth: Auth) {
+    pub fn reconfigure(&self, config: &Config, auth: Arc<Auth>) {
         self.sections.store(Arc::new(Sections::of(config)));
-        self.auth.store(Arc::new(auth));
+        self.auth.store(auth);
     }
 
     fn rules(&self, database: &str, user: &str) -> Rules {

@@ -10,8 +10,10 @@ use super::Shared;
 use super::cancel::CancelRegistration;
 use super::checkout::Answer;
 use super::event::Event;
+use super::pins::Pins;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, ServerIo, SessionEnd, Step};
 use super::relay::Outbox;
+use super::tally::Tally;
 use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
 use crate::cluster::{NodeId, Role};
@@ -63,6 +65,9 @@ pub struct Session {
     pub(super) lease: Option<Lease>,
     /// Since when the lease is at work.
     pub(super) leased: Instant,
+    /// When a connection was asked for.
+    pub(super) asked: Instant,
+    pub(super) tally: Tally,
     /// A pinned connection waits here while a read runs on a replica.
     pub(super) parked: Option<Lease>,
     pub(super) waiter: Option<(Target, Waiter)>,
@@ -181,6 +186,7 @@ impl Session {
         self.send_client(io.to_client);
         self.worker.put_buffer(own);
         self.worker.put_buffer(answers);
+        self.count_holdings();
         self.reading_unit = step == Ok(Step::ReadMore);
         if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(_))) {
             self.end_waiting();
@@ -307,6 +313,7 @@ impl Session {
             self.catalog.ddl_ended();
         }
         self.on_finished();
+        self.count_holdings();
         self.forward(io.to_client.bytes(), &step);
         self.send_server(io.to_server);
         self.worker.put_buffer(own);
@@ -402,9 +409,13 @@ impl Session {
         let Some(finished) = self.machine.take_finished() else {
             return;
         };
-        let Some(lease) = &self.lease else {
+        let Some(lease) = &mut self.lease else {
             return;
         };
+        let made = lease.state.statements.take_made();
+        if made > 0 {
+            self.worker.metrics.server_prepared(u64::from(made));
+        }
         let node = usize::from(lease.node.0);
         let route = if finished.replica.is_some() { Route::Replica(node) } else { Route::Primary(node) };
         let time = self.leased.elapsed();
@@ -425,6 +436,11 @@ impl Session {
             node.stats.latency_us.store(old - old / 8 + new / 8, Ordering::Relaxed);
         }
         self.leased = Instant::now();
+    }
+
+    fn count_holdings(&mut self) {
+        let (pins, statements) = (self.machine.pins(), self.machine.statements.len());
+        self.tally.count(&self.worker.metrics, pins, statements);
     }
 
     pub(super) fn count_error(&self, error: &ClientError) {
@@ -467,6 +483,7 @@ impl Session {
             self.catalog.ddl_ended();
         }
         self.retire_leases();
+        self.tally.count(&self.worker.metrics, Pins::default(), 0);
         if *end != SessionEnd::Client || !self.client_out.is_empty() {
             let patience = Duration::from_secs(1);
             let unsent = std::mem::take(&mut self.client_out);

@@ -40,6 +40,8 @@ pub struct VerdictCache {
 pub struct Stats {
     pub hits: u64,
     pub misses: u64,
+    /// Texts that went through the full parser.
+    pub parsed: u64,
     pub evicted: u64,
 }
 
@@ -118,6 +120,11 @@ impl VerdictCache {
         self.stats
     }
 
+    /// What was counted since the last call.
+    pub fn take_stats(&mut self) -> Stats {
+        std::mem::take(&mut self.stats)
+    }
+
     /// The key's first bytes tell the database: workers serve many.
     fn begin_key(&mut self, id: u32) {
         self.key.clear();
@@ -159,6 +166,7 @@ impl VerdictCache {
         self.stats.misses += 1;
         match std::str::from_utf8(sql) {
             Ok(text) => {
+                self.stats.parsed += 1;
                 let classified = classify::examine(text, catalog);
                 (Rc::new(classified.verdict), classified.literals)
             }

@@ -15,7 +15,7 @@ fn texts_that_differ_in_literals_share_a_verdict() {
     for id in 0..10 {
         assert_eq!(effect(&mut cache, &format!("SELECT * FROM t WHERE id = {id} -- {id}"), &catalog), Effect::Read);
     }
-    assert_eq!(cache.stats(), Stats { hits: 9, misses: 1, evicted: 0 });
+    assert_eq!(cache.stats(), Stats { hits: 9, misses: 1, parsed: 1, evicted: 0 });
 }
 
 #[test]
