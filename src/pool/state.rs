@@ -28,6 +28,8 @@ pub struct ConnectionState {
     pub unnamed: Option<UnnamedKey>,
     /// The session that took values from sequences here: `currval` and `lastval` are its own.
     pub sequences: Option<u64>,
+    /// The session that ran a closed book here, which may have set what cannot be listed.
+    pub opaque: Option<u64>,
     /// A session left something that only closing the connection removes.
     pub spoiled: bool,
 }

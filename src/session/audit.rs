@@ -7,8 +7,8 @@ use crate::pool::state::Settings;
 use crate::protocol::backend;
 use crate::sql::Pin;
 
-/// One Query text. Every name is qualified: the session's search_path must not reach it. Each row is a kind, a name and a value.
-pub const QUERY: &str = "\
+/// Every name is qualified: the session's search_path must not reach it. Each row is a kind, a name and a value.
+const QUERY: &str = "\
 SELECT 's', name, setting FROM pg_catalog.pg_settings \
 WHERE source OPERATOR(pg_catalog.=) 'session' AND NOT name OPERATOR(pg_catalog.~~) 'transaction\\_%' \
 UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role') \
@@ -23,6 +23,32 @@ WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) 
 UNION ALL SELECT 'p', 'listen', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_listening_channels()) \
 UNION ALL SELECT 'p', 'hold_cursor', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_cursors WHERE is_holdable) \
 UNION ALL SELECT 'p', 'sql_prepare', '' WHERE EXISTS (SELECT 1 FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+
+/// The Query's text. Settings with a dot in their name are in no list of the server's, so those that the session is known to
+/// have touched are asked for by name.
+pub fn query<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut query = QUERY.to_owned();
+    for name in names.filter(|name| name.contains('.')) {
+        let name = name.replace('\\', "\\\\").replace('\'', "''");
+        query.push_str(&format!(
+            " UNION ALL SELECT 's', E'{name}', pg_catalog.current_setting(E'{name}', true) \
+             WHERE pg_catalog.current_setting(E'{name}', true) IS NOT NULL"
+        ));
+    }
+    query
+}
+
+/// Names with a dot in a text or in bound values: what `set_config` there may set. Most are something else; asking for
+/// those does no harm.
+pub fn dotted_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
+    const LONGEST: usize = 128;
+    let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
+    let words = bytes.split(move |byte| !part(byte)).filter(|word| (3..=LONGEST).contains(&word.len()));
+    let named = |word: &&str| {
+        word.contains('.') && word.split('.').all(|part| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+    };
+    words.filter_map(|word| std::str::from_utf8(word).ok()).filter(named)
+}
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,5 +105,22 @@ impl Audit {
     /// What was found; `None` if the process could not tell.
     pub fn finish(self) -> Option<Found> {
         (!self.failed).then_some(self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_a_dot_are_found_in_any_bytes() {
+        let text = b"SELECT set_config('my.number', $1, false), 1.5, '..', app.tenant.id\0\0\x05\xffx.y\0";
+        assert_eq!(dotted_names(text).collect::<Vec<_>>(), ["my.number", "app.tenant.id", "x.y"]);
+    }
+
+    #[test]
+    fn only_names_with_a_dot_are_asked_for_and_cannot_leave_their_literal() {
+        assert_eq!(query(["work_mem"].into_iter()), QUERY);
+        assert!(query(["a.'\\"].into_iter()).contains("E'a.''\\\\'"));
     }
 }

@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::audit;
 use super::machine::{ClientIo, CopyIn, Env, Link, LinkRole, Machine, Piecemeal, Replay, SessionEnd, Step, Traces};
 use super::pipeline::{Ours, Owed, Parsed};
 use super::statements::{self, Statement};
@@ -161,6 +162,19 @@ impl Machine {
         }
     }
 
+    /// What the audit after this statement must ask for by name.
+    fn touch(&mut self, verdict: &Verdict, bytes: &[u8]) {
+        const MOST: usize = 100;
+        if !verdict.acts.contains(&Act::Audit) {
+            return;
+        }
+        for name in audit::dotted_names(bytes) {
+            if self.touched.len() < MOST && !self.touched.iter().any(|known| known == name) {
+                self.touched.push(name.to_owned());
+            }
+        }
+    }
+
     fn emit_query(
         &mut self,
         header: &Header,
@@ -174,6 +188,7 @@ impl Machine {
         let text = if whole { frontend::query(&message[HEADER..]) } else { None };
         let verdict = self.next_verdict(text, env);
         self.trace(&verdict);
+        self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
         self.statements.drop_unnamed();
         link.state.unnamed = None;
         self.work.end = Some(End::Query);
@@ -209,6 +224,7 @@ impl Machine {
         let range = start..start + message.len();
         let parse = if message.len() == header.total { frontend::parse(&message[HEADER..]) } else { None };
         let verdict = self.next_verdict(parse.map(|parse| parse.text), env);
+        self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
         let Some(parse) = parse else {
             // Malformed (the server says how), or so long that it cannot be kept: then the session stays here.
             self.statements.drop_unnamed();
@@ -356,6 +372,11 @@ impl Machine {
                 self.traces.add(Traces::SEQUENCES);
             }
             self.trace(&verdict);
+            if verdict.acts.contains(&Act::Audit) {
+                let text = self.statements.named(bind.statement).map(|statement| statement.rest.clone());
+                self.touch(&verdict, &text.unwrap_or_default());
+                self.touch(&verdict, bind.rest);
+            }
             self.statements.set_portal(bind.portal, verdict);
         }
         if bind.statement.is_empty() {

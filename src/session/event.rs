@@ -5,7 +5,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use super::run::Session;
+use super::run::{ClientSide, Session};
 use crate::pool::{CheckoutError, Lease};
 use crate::stream::Stream;
 
@@ -60,7 +60,7 @@ impl Session {
 
     fn wants_client(&self) -> bool {
         let limit = if self.reading_unit { self.rules.held_request + READ_AHEAD } else { READ_AHEAD };
-        self.server_out.len() < BACK_PRESSURE && self.inbox.len() < limit
+        self.client_side == ClientSide::Open && self.server_out.len() < BACK_PRESSURE && self.inbox.len() < limit
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Option<Event> {
@@ -78,6 +78,12 @@ impl Session {
 
     /// A unit that waits for a replica or a primary is decided anew at every change, and when its time is up.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if let ClientSide::Closed { until } = self.client_side {
+            if Instant::now() >= until {
+                return Poll::Ready(Event::ClientLost);
+            }
+            self.farewell = Some(self.worker.timers.wake_at(until, cx.waker().clone()));
+        }
         if self.worker.draining() && self.machine.is_idle() && self.inbox.is_empty() {
             return Poll::Ready(Event::Shutdown);
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::SecretLength;
 use super::machine::Machine;
-use super::run::Session;
+use super::run::{ClientSide, Session};
 use super::settings::SessionSettings;
 use super::startup::{ProtocolVersion, StartupRequest};
 use super::{Refusal, Shared};
@@ -36,6 +36,22 @@ struct Greeting {
     pid: u32,
 }
 
+impl Greeting {
+    /// With the client's own values in the words that it used, since no node can be asked for the proper ones.
+    fn with(mut self, startup: &Settings) -> Greeting {
+        let own = |name: &str| startup.get(name.to_ascii_lowercase().as_str());
+        self.parameters = self
+            .parameters
+            .iter()
+            .map(|(name, value)| match own(name) {
+                Some(own) => (name.clone(), String::from_utf8_lossy(own).into_owned()),
+                None => (name.clone(), value.clone()),
+            })
+            .collect();
+        self
+    }
+}
+
 type Key = (Box<str>, Box<str>, Settings);
 
 /// The greetings so far. Locked at logins only.
@@ -45,6 +61,12 @@ pub struct Greetings(Mutex<HashMap<Key, Greeting>>);
 impl Greetings {
     fn known(&self, key: &Key) -> Option<Greeting> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    }
+
+    /// One of the same database and user, whatever its settings.
+    fn alike(&self, key: &Key) -> Option<Greeting> {
+        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.iter().find(|(other, _)| (&other.0, &other.1) == (&key.0, &key.1)).map(|(_, greeting)| greeting.clone())
     }
 
     fn keep(&self, key: Key, greeting: Greeting) {
@@ -107,6 +129,8 @@ impl Session {
             worker: Rc::clone(worker),
             shared: Arc::clone(shared),
             client,
+            client_side: ClientSide::Open,
+            farewell: None,
             machine,
             lease: None,
             leased: Instant::now(),
@@ -180,6 +204,11 @@ async fn greet(
         }
         return Ok((greeting, home.map(|(id, _)| id)));
     }
+    if let Some(greeting) = shared.greetings.alike(&key)
+        && is_exhausted(worker, shared, request, credentials)
+    {
+        return Ok((greeting.with(startup), None));
+    }
     let mut lease = first_lease(worker, shared, request, credentials).await?;
     let mut query = Vec::new();
     let synced = sync::put_sync(&mut query, &lease.state.settings, startup, false);
@@ -201,6 +230,20 @@ async fn greet(
     lease.release();
     shared.greetings.keep(key, greeting.clone());
     Ok((greeting, Some(home)))
+}
+
+/// Nobody can be asked now: a login must not wait for other clients' transactions.
+fn is_exhausted(worker: &Rc<Worker>, shared: &Shared, request: &StartupRequest, credentials: &Credentials) -> bool {
+    let Some(node) = shared.cluster.view().primary else {
+        return true;
+    };
+    match pool(shared, node, request, credentials).checkout(worker, Role::Primary, None, Instant::now()) {
+        Checkout::Ready(lease) => {
+            lease.release();
+            false
+        }
+        Checkout::Wait(_) => true,
+    }
 }
 
 fn pool(shared: &Shared, node: NodeId, request: &StartupRequest, credentials: &Credentials) -> Arc<Pool> {

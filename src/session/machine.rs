@@ -52,6 +52,8 @@ pub enum SessionEnd {
     Error(ClientError),
     /// The node ended it; its last words were forwarded.
     Server,
+    /// The client's bytes are no messages.
+    Violation,
 }
 
 /// What the session knows at this moment; read once for each wake-up.
@@ -258,6 +260,8 @@ pub struct Machine {
     pub(super) finished: Option<Finished>,
     pub(super) undo: Vec<Undo>,
     pub(super) unit_start: usize,
+    /// Settings that the transaction at hand changed.
+    pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
     /// Nothing may follow a change of role before it was seen to succeed.
@@ -334,6 +338,7 @@ impl Machine {
             finished: None,
             undo: Vec::new(),
             unit_start: 0,
+            touched: Vec::new(),
             refusal: "server_error",
             await_settings: false,
         };
@@ -373,6 +378,15 @@ impl Machine {
     /// The unit at hand was decided and has no server connection yet.
     pub fn is_routed(&self) -> bool {
         matches!(self.phase, Phase::Routed(_))
+    }
+
+    /// A node will say something next, without anything more from the client.
+    pub fn awaits_node(&self) -> bool {
+        match self.phase {
+            Phase::Running => self.work.end.is_some() && self.work.copy == CopyIn::None && self.work.from_client.left == 0,
+            Phase::Leaving | Phase::Routed(_) => true,
+            Phase::Ready | Phase::Skipping => false,
+        }
     }
 
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.

@@ -6,6 +6,7 @@ mod checkout;
 mod emit;
 mod event;
 mod greeting;
+mod lost;
 pub mod machine;
 pub mod pins;
 pub mod pipeline;
@@ -22,8 +23,6 @@ pub mod unit;
 
 pub mod cancel;
 pub mod login;
-#[cfg(test)]
-mod login_tests;
 pub mod refusal;
 pub mod startup;
 
@@ -201,6 +200,7 @@ async fn serve_session(worker: &Rc<Worker>, shared: &Arc<Shared>, mut stream: St
                 SessionEnd::Error(error) => {
                     info!(session = id, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
                 }
+                SessionEnd::Violation => info!(session = id, peer, "session ended: invalid message length"),
                 SessionEnd::Client | SessionEnd::Server => debug!(session = id, peer, ?end, "session ended"),
             }
         }

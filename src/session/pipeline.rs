@@ -75,6 +75,14 @@ impl Pipeline {
         self.owed.pop_front()
     }
 
+    /// The texts with acts that are being executed.
+    pub fn texts(&self) -> impl Iterator<Item = &Rc<Verdict>> {
+        self.owed.iter().filter_map(|owed| match owed {
+            Owed::Query(verdict) | Owed::Execute(verdict) => verdict.as_ref(),
+            _ => None,
+        })
+    }
+
     pub fn is_empty(&self) -> bool {
         self.owed.is_empty()
     }

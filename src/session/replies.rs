@@ -170,7 +170,9 @@ impl Machine {
             return self.on_own_error(*ours, body, io, link);
         }
         let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
-        let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED;
+        // The primary's word counts, unless it is its last.
+        let matters = !Machine::on_replica(link) && backend::error_field(body, b'V').is_none_or(|severity| severity == b"ERROR");
+        let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
         self.work.fate = if held { Fate::Refused } else { Fate::Failed };
         self.refusal = refusal(sqlstate);
         if !matches!(self.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {

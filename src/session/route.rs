@@ -2,9 +2,11 @@
 //! the machine.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::machine::{Announced, Block, ClientIo, Env, Fate, Link, LinkRole, Machine, Phase, Replay, Reply, SessionEnd, Setback, Step, Traces, Work};
 use super::pipeline::{Ours, Owed};
+use super::settle::show_floor;
 use super::undo::Undo;
 use super::unit::{End, NamesStatements, Progress};
 use crate::pool::sync::{self, Sync};
@@ -12,8 +14,11 @@ use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend};
-use crate::routing::{self, Request, Target, Transaction};
-use crate::sql::{Act, Effect, Isolation, TransactionModes, Verdict};
+use crate::routing::{self, Floor, Request, Target, Transaction};
+use crate::sql::{Act, Effect, Isolation, Reason, TransactionModes, Verdict};
+
+/// A client that asks for its floor waits so long for a sample of the primary.
+const SAMPLE_PATIENCE: Duration = Duration::from_secs(2);
 
 impl Machine {
     /// Reads the unit at the head of the input and finds a place for it. `None`: it was dealt with, go on.
@@ -63,6 +68,12 @@ impl Machine {
     /// Decides where the unit runs.
     fn place(&mut self, end: End, io: &mut ClientIo<'_>, link: Option<&mut Link<'_>>, env: &mut Env<'_>) -> Option<Step> {
         let verdict = self.unit.verdict();
+        if let Reason::UnsafeSetting(name) = &verdict.reason
+            && let Some(own) = name.strip_prefix("pgweir.")
+            && !self.publish_setting(own, env)
+        {
+            return Some(Step::AwaitReplica(SAMPLE_PATIENCE));
+        }
         let (target, reason) = self.decide(&verdict, env);
         match target {
             Target::Wait(longest) => return Some(Step::AwaitReplica(longest)),
@@ -80,8 +91,10 @@ impl Machine {
             self.work.replay = if self.setback == Setback::None { Replay::Read } else { Replay::Again };
         }
         if let Target::Replica(_) = target {
-            self.work.reply = Reply::Held;
             self.work.replay = Replay::Read;
+        }
+        if self.work.replay != Replay::Never {
+            self.work.reply = Reply::Held;
         }
         let Some(link) = link else {
             self.phase = Phase::Routed(target);
@@ -97,6 +110,25 @@ impl Machine {
             }
         }
         None
+    }
+
+    /// SHOW of a setting of ours: the server connection gets its value like any other setting's. `false`: it is not known
+    /// yet.
+    fn publish_setting(&mut self, name: &str, env: &Env<'_>) -> bool {
+        let value = match name {
+            "floor" => {
+                self.state.floor = routing::settle(self.state.floor, env.sample, env.view);
+                if matches!(self.state.floor, Floor::Unknown { .. }) && env.waited < SAMPLE_PATIENCE {
+                    return false;
+                }
+                self.known_floor().map(show_floor).unwrap_or_default()
+            }
+            "consistency" => format!("{:?}", self.state.consistency).to_lowercase(),
+            "route" => format!("{:?}", self.state.route).to_lowercase(),
+            _ => return true,
+        };
+        self.settings.apply(&Act::Set { name: format!("pgweir.{name}"), value });
+        true
     }
 
     fn decide(&mut self, verdict: &Verdict, env: &Env<'_>) -> (Target, routing::Reason) {
@@ -153,9 +185,6 @@ impl Machine {
         if self.unit.length == 0 {
             self.work = Work::default();
         }
-        if link.role == LinkRole::Primary {
-            self.work.reply = Reply::Direct;
-        }
         if self.status == TransactionStatus::Idle {
             self.prepare(io, link);
         }
@@ -185,6 +214,16 @@ impl Machine {
             frontend::put_query(io.to_server.put(), b"DISCARD SEQUENCES");
             self.owed.push(Owed::Ours(Ours::Discard));
             link.state.sequences = None;
+        }
+        if link.state.opaque.is_some_and(|session| session != self.id) {
+            frontend::put_query(io.to_server.put(), b"RESET ALL");
+            self.owed.push(Owed::Ours(Ours::Discard));
+            link.state.opaque = None;
+            // RESET ALL leaves whoever the session was.
+            let kept = |name: &str| matches!(name, "role" | "session_authorization");
+            let identity = link.state.settings.iter().filter(|(name, _)| kept(name));
+            let identity = identity.map(|(name, value)| (name.clone(), value.clone())).collect();
+            link.state.settings = std::sync::Arc::new(identity);
         }
         let own_names = link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES);
         if self.unit.names_statements == NamesStatements::Yes && !own_names {

@@ -25,6 +25,12 @@ use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::worker::timers::Timer;
 
+/// After a primary's connection died a read is tried again so much later at the latest.
+const PRIMARY_LOST: Duration = Duration::from_millis(50);
+
+/// A client that closed its side hears the answers that come within this time.
+const FAREWELL: Duration = Duration::from_secs(1);
+
 /// A unit waits for a replica or a primary.
 pub(super) struct Waiting {
     pub since: Instant,
@@ -34,6 +40,14 @@ pub(super) struct Waiting {
     pub timer: Option<Timer>,
 }
 
+/// Whether the client may still say something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientSide {
+    Open,
+    /// It closed its side, and may be listening still.
+    Closed { until: Instant },
+}
+
 /// One logged-in client.
 pub struct Session {
     pub(super) id: u64,
@@ -41,6 +55,8 @@ pub struct Session {
     pub(super) shared: Arc<Shared>,
     pub(super) rules: Rc<Rules>,
     pub(super) client: Stream,
+    pub(super) client_side: ClientSide,
+    pub(super) farewell: Option<Timer>,
     pub(super) machine: Box<Machine>,
     pub(super) lease: Option<Lease>,
     /// Since when the lease is at work.
@@ -86,7 +102,16 @@ impl Session {
         end
     }
 
+    fn awaits_node(&self) -> bool {
+        self.machine.awaits_node() || self.waiter.is_some() || self.waiting.is_some()
+    }
+
     fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
+        self.handle(event)?;
+        if self.client_side != ClientSide::Open && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
+    }
+
+    fn handle(&mut self, event: Event) -> Result<(), SessionEnd> {
         match event {
             Event::Client(scratch, n) => {
                 let result = self.on_client_bytes(&scratch[..n]);
@@ -111,7 +136,9 @@ impl Session {
 
     fn on_client_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
         if bytes.is_empty() {
-            return Err(SessionEnd::Client);
+            // What was asked before is still answered, as PostgreSQL does; then nobody asks any more.
+            self.client_side = ClientSide::Closed { until: Instant::now() + FAREWELL };
+            return if self.awaits_node() { Ok(()) } else { Err(SessionEnd::Client) };
         }
         self.worker.metrics.bytes_from_client(bytes.len());
         if !self.inbox.is_empty() {
@@ -170,7 +197,7 @@ impl Session {
     fn advance(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<Step, SessionEnd> {
         loop {
             let step = self.ask(|machine, link, env| machine.on_client(input, at, io, link, env));
-            let target = match step.map_err(|error| SessionEnd::Error(violation(error)))? {
+            let target = match step.map_err(violation)? {
                 Step::Checkout(target) => target,
                 step => return Ok(step),
             };
@@ -271,7 +298,9 @@ impl Session {
             Some(link) => machine.on_server(input, &mut at, &mut io, link, env),
             None => Ok(Step::ReadMore),
         });
-        let step = step.unwrap_or_else(|error| Step::Close(SessionEnd::Error(violation(error))));
+        let step = step.unwrap_or_else(|error| {
+            Step::Close(SessionEnd::Error(ClientError::protocol_violation(format!("pgweir: a node sent an {error}"))))
+        });
         if had_ddl && !self.machine.has_ddl() {
             self.catalog.ddl_ended();
         }
@@ -349,6 +378,12 @@ impl Session {
         self.send_client(&last_words);
         self.worker.put_buffer(last_words);
         match step {
+            Step::Retry if role == LinkRole::Primary => {
+                // Its other connections are about to be found dead, too.
+                self.again();
+                self.await_change(PRIMARY_LOST, None);
+                return Ok(());
+            }
             Step::Retry => self.again(),
             Step::Close(end) => return Err(end),
             _ => self.request.clear(),
@@ -426,7 +461,7 @@ impl Session {
             self.catalog.ddl_ended();
         }
         self.retire_leases();
-        if *end != SessionEnd::Client {
+        if *end != SessionEnd::Client || !self.client_out.is_empty() {
             let patience = Duration::from_secs(1);
             let unsent = std::mem::take(&mut self.client_out);
             let _ = tokio::time::timeout(patience, async {
@@ -461,6 +496,10 @@ fn send(stream: &mut Stream, unsent: &mut Vec<u8>, bytes: &[u8]) {
     unsent.extend_from_slice(&bytes[sent..]);
 }
 
-fn violation(error: FrameError) -> ClientError {
-    ClientError::protocol_violation(error.to_string())
+/// What a client hears of bytes that are no messages: PostgreSQL just closes on a wrong length.
+fn violation(error: FrameError) -> SessionEnd {
+    match error {
+        FrameError::Length { .. } => SessionEnd::Violation,
+        FrameError::Type(_) => SessionEnd::Error(ClientError::protocol_violation(error.to_string())),
+    }
 }

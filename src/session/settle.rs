@@ -4,13 +4,12 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::audit::{self, Audit};
-use super::machine::{Block, Env, Fate, Finished, Link, LinkRole, Machine, Phase, Replay, ServerIo, SessionEnd, Setback, Step, Traces, Work};
+use super::machine::{Block, Env, Fate, Finished, Link, LinkRole, Machine, Phase, ServerIo, Setback, Step, Traces, Work};
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
-use crate::cluster::{Lsn, NodeId, Position, Timeline};
-use crate::protocol::sqlstate::ClientError;
-use crate::protocol::{TransactionStatus, backend, frontend};
+use crate::cluster::{Lsn, Position, Timeline};
+use crate::protocol::{TransactionStatus, frontend};
 use crate::routing::{Floor, LastRead, RouteSetting};
 use crate::sql::{Act, Consistency, Pin, Verdict};
 
@@ -41,7 +40,10 @@ impl Machine {
         if self.traces.has(Traces::AUDIT) && link.role == LinkRole::Primary {
             self.traces.remove(Traces::AUDIT);
             self.audit = Some(Box::new(Audit::new(&env.rules.user)));
-            frontend::put_query(io.to_server, audit::QUERY.as_bytes());
+            let known = self.settings.current().keys().map(|name| &**name);
+            let query = audit::query(known.chain(self.touched.iter().map(String::as_str)));
+            frontend::put_query(io.to_server, query.as_bytes());
+            self.touched.clear();
             self.owed.push(Owed::Ours(Ours::Audit));
             self.work = Work { end: Some(End::Query), ..Work::default() };
             return None;
@@ -56,7 +58,7 @@ impl Machine {
         if self.pins.is_empty() || link.role == LinkRole::Replica { Step::Release } else { Step::ReadMore }
     }
 
-    fn done(&mut self) {
+    pub(super) fn done(&mut self) {
         self.phase = Phase::Ready;
         self.work = Work::default();
         self.end_unit();
@@ -105,10 +107,18 @@ impl Machine {
         let mixed = verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
         for act in &verdict.acts {
             match act {
-                Act::Audit => self.traces.add(Traces::AUDIT),
+                Act::Audit => {
+                    self.traces.add(Traces::AUDIT);
+                    // It may have set what no list of the server's shows: the next session does not get to see it.
+                    link.state.opaque = Some(self.id);
+                    self.home = Some(link.id);
+                }
                 _ if failed && verdict.statements <= 1 => {}
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if failed || in_block || mixed => {
                     self.traces.add(Traces::AUDIT);
+                    if let Act::Set { name, .. } = act {
+                        self.touched.push(name.clone());
+                    }
                 }
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll => self.change_settings(act, link),
                 Act::DiscardAll => {
@@ -216,49 +226,6 @@ impl Machine {
             Floor::Unknown { ticket, at_least } => Floor::Unknown { ticket, at_least: Some(at_least.map_or(floor, higher)) },
         };
     }
-
-    /// The node closed the connection, or it broke.
-    pub fn on_server_eof(&mut self, node: NodeId, name: &str, link_role: LinkRole, to_client: &mut Vec<u8>) -> Step {
-        let said_why = self.work.fate == Fate::Failed;
-        let replayable = match (link_role, self.work.replay) {
-            (LinkRole::Replica, Replay::Read | Replay::Again) => self.work.reply == super::machine::Reply::Held,
-            (LinkRole::Primary, Replay::Read) => !said_why,
-            _ => false,
-        };
-        let leaving = self.phase == Phase::Leaving;
-        if leaving || (self.phase == Phase::Running && replayable) {
-            self.undo();
-            if let Block::Replica(announced) = std::mem::take(&mut self.block) {
-                self.block = Block::Announced(announced);
-            }
-            self.status = TransactionStatus::Idle;
-            self.phase = Phase::Ready;
-            self.setback = match (link_role, leaving) {
-                (LinkRole::Replica, false) => Setback::Lost(node),
-                (LinkRole::Replica, true) => self.setback,
-                (LinkRole::Primary, _) => Setback::Refused("connection_lost"),
-            };
-            self.unit.reset();
-            self.await_settings = false;
-            return Step::Retry;
-        }
-        if said_why {
-            return Step::Close(SessionEnd::Server);
-        }
-        if link_role == LinkRole::Replica && matches!(self.block, Block::None) && self.work.end.is_some() && self.work.from_server.left == 0 {
-            backend::put_error(to_client, &ClientError { severity: "ERROR", ..ClientError::reply_cut(name) });
-            backend::put_ready_for_query(to_client, TransactionStatus::Idle);
-            self.owed.clear();
-            self.status = TransactionStatus::Idle;
-            self.done();
-            return Step::Release;
-        }
-        let error = match link_role {
-            LinkRole::Replica => ClientError::reply_cut(name),
-            LinkRole::Primary => ClientError::outcome_unknown(name),
-        };
-        Step::Close(SessionEnd::Error(error))
-    }
 }
 
 fn consistency(level: &str) -> Option<Consistency> {
@@ -270,6 +237,11 @@ fn consistency(level: &str) -> Option<Consistency> {
         "primary" => Consistency::Primary,
         _ => return None,
     })
+}
+
+/// What `SHOW pgweir.floor` answers.
+pub fn show_floor(floor: Position) -> String {
+    format!("{}:{}:{}", floor.system, floor.timeline.0, floor.lsn)
 }
 
 /// `system:timeline:lsn`, as `SHOW pgweir.floor` answers.
@@ -288,8 +260,7 @@ mod tests {
     #[test]
     fn a_floor_reads_back() {
         let floor = Position { system: 7, timeline: Timeline(2), lsn: Lsn(0x16_B374_D848) };
-        let text = format!("{}:{}:{}", floor.system, floor.timeline.0, floor.lsn);
-        assert_eq!(parse_floor(&text), Some(floor));
+        assert_eq!(parse_floor(&show_floor(floor)), Some(floor));
         assert_eq!(parse_floor("7:2"), None);
     }
 }

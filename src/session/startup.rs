@@ -142,9 +142,23 @@ async fn answer(stream: &mut Stream, bytes: &[u8]) -> Result<(), StartupError> {
     stream.flush().await.map_err(StartupError::Io)
 }
 
+fn is_before_version_3(message: &str) -> bool {
+    let version = message.strip_prefix("unsupported frontend protocol ");
+    version.is_some_and(|version| ["0.", "1.", "2."].iter().any(|old| version.starts_with(old)))
+}
+
 async fn refuse(stream: &mut Stream, error: StartupError) -> StartupError {
     if let StartupError::Refused(refusal) = &error {
-        refusal.send(stream).await;
+        // PostgreSQL writes these to its log only, and so the client just sees the end.
+        let silent = ["invalid length of startup packet", "invalid length of query cancel packet"];
+        if is_before_version_3(&refusal.message) {
+            // Such a client knows no fields.
+            let words = format!("EFATAL:  {}\n\0", refusal.message);
+            // It may be gone already.
+            drop(stream.write_all(words.as_bytes()).await);
+        } else if !silent.contains(&refusal.message.as_str()) {
+            refusal.send(stream).await;
+        }
     }
     error
 }

@@ -100,6 +100,10 @@ impl Unit {
                 return Ok(Progress::Incomplete);
             };
             if self.length + header.total > reader.limit {
+                // A claim alone takes no server connection: so much must have come first.
+                if input.len() < reader.limit {
+                    return Ok(Progress::Incomplete);
+                }
                 self.trivial = false;
                 self.judge(opaque("longer than is held"));
                 self.end = Some(End::Overlong);
@@ -134,6 +138,11 @@ impl Unit {
                     return Some(End::Flush);
                 }
             }
+            b'S' | b'H' if !body.is_empty() => {
+                self.malformed();
+                return Some(End::Sync).filter(|_| tag == b'S');
+            }
+            b'C' if frontend::named(body).is_none() => self.malformed(),
             b'S' => return Some(End::Sync),
             b'H' if !self.trivial => {
                 self.judge(flush());
@@ -149,6 +158,12 @@ impl Unit {
             _ => {}
         }
         None
+    }
+
+    /// The server says what is wrong with it.
+    fn malformed(&mut self) {
+        self.trivial = false;
+        self.judge(opaque("a malformed message"));
     }
 
     fn text(&mut self, text: Option<&[u8]>, reader: &mut Reader<'_>) -> Rc<Verdict> {
@@ -192,7 +207,7 @@ impl Unit {
                 self.judge(verdict);
             }
             Some(Named::Portal(_)) => {}
-            None => self.judge(opaque("a malformed message")),
+            None => self.malformed(),
         }
     }
 

@@ -111,7 +111,12 @@ async fn idle_server_connections_are_closed_in_time() {
         return;
     }
     let session = front.connect("app").await;
-    let pid = session.value("SELECT pg_backend_pid()").await;
+    session.value("/* pgweir: primary */ SELECT 'idle now'").await;
+    let pid = front
+        .cluster
+        .primary
+        .ask("SELECT pid FROM pg_stat_activity WHERE query LIKE '%''idle now''%' AND pid <> pg_backend_pid()")
+        .await;
     wait::until("the idle connection is closed", || async {
         front.cluster.primary.ask(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).await == "0"
     })
@@ -127,9 +132,15 @@ async fn a_server_connection_that_was_terminated_is_not_given_to_anyone() {
     }
     let session = front.connect("app").await;
     for _ in 0..5 {
-        let pid = session.value("SELECT pg_backend_pid()").await;
-        front.cluster.primary.ask(&format!("SELECT pg_terminate_backend({pid}, 5000)")).await;
-        assert_ne!(session.value("SELECT pg_backend_pid()").await, pid, "a fresh one, and no error");
+        // Not pg_backend_pid(): a session that asks for it keeps that server connection.
+        assert_eq!(session.value("/* pgweir: primary */ SELECT 'terminate me'").await, "terminate me");
+        let terminated = front
+            .cluster
+            .primary
+            .ask("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE query LIKE '%''terminate me''%' AND pid <> pg_backend_pid()")
+            .await;
+        assert_ne!(terminated, "0");
+        assert_eq!(session.value("/* pgweir: primary */ SELECT 'alive'").await, "alive", "a fresh one, and no error");
     }
 }
 

@@ -96,10 +96,7 @@ async fn byte_by_byte_and_nothing_is_swallowed() {
 #[tokio::test]
 async fn hostile_openings_are_told_why() {
     for (bytes, sqlstate, text) in [
-        (&b"GET / HTTP/1.1\r\n\r\n"[..], "08P01", "invalid length of startup packet"),
-        (&[0, 0, 0, 4], "08P01", "invalid length of startup packet"),
-        (&[0, 0, 0, 8, 0, 2, 0, 0], "0A000", "unsupported frontend protocol 2.0: server supports 3.0 to 3.2"),
-        (&startup(0, b"\0"), "28000", "no PostgreSQL user name specified in startup packet"),
+        (&startup(0, b"\0")[..], "28000", "no PostgreSQL user name specified in startup packet"),
         (&startup(0, b"user\0a\0options\0-x\0\0"), "42601", "invalid command-line argument for server process: -x"),
     ] {
         let (result, sent) = talk(bytes).await;
@@ -107,6 +104,13 @@ async fn hostile_openings_are_told_why() {
         let sent = String::from_utf8_lossy(&sent).into_owned();
         assert!(sent.starts_with('E') && sent.contains(&format!("C{sqlstate}\0M{text}\0")), "{sent}");
     }
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], &[0, 0, 0, 4]] {
+        let (result, sent) = talk(bytes).await;
+        assert_eq!(result.err().unwrap().to_string(), "invalid length of startup packet");
+        assert!(sent.is_empty(), "PostgreSQL tells only its log");
+    }
+    let (_, sent) = talk(&[0, 0, 0, 8, 0, 2, 0, 0]).await;
+    assert_eq!(sent, b"EFATAL:  unsupported frontend protocol 2.0: server supports 3.0 to 3.2\n\0");
     for cut in [&b""[..], b"\0", &[0, 0, 0, 20, 0, 3]] {
         assert!(matches!(talk(cut).await.0, Ok(Startup::Closed)));
     }

@@ -1,0 +1,84 @@
+//! Pure: the server connection is gone. What the client hears of it depends on what was under way: nothing, if it can be
+//! done once more; an error that says what is known, if not. Part of the machine.
+
+use super::machine::{Block, CopyIn, Fate, LinkRole, Machine, Phase, Replay, Reply, SessionEnd, Setback, Step, Work};
+use super::pipeline::{Ours, Owed};
+use super::unit::End;
+use crate::cluster::NodeId;
+use crate::protocol::sqlstate::ClientError;
+use crate::protocol::{TransactionStatus, backend};
+use crate::sql::Act;
+
+impl Machine {
+    /// The node closed the connection, or it broke.
+    pub fn on_server_eof(&mut self, node: NodeId, name: &str, role: LinkRole, to_client: &mut Vec<u8>) -> Step {
+        self.await_settings = false;
+        if self.phase == Phase::Leaving || self.may_replay(role) {
+            return self.replay(node, role);
+        }
+        if self.work.fate == Fate::Failed {
+            // The node said why, and the client heard it.
+            return Step::Close(SessionEnd::Server);
+        }
+        let error = match role {
+            LinkRole::Replica => ClientError::reply_cut(name),
+            LinkRole::Primary => ClientError::outcome_unknown(name),
+        };
+        let cut = self.work.from_server.left > 0 || self.work.copy != CopyIn::None || self.work.from_client.left > 0;
+        if !self.pins.is_empty() || cut || !self.touched.is_empty() {
+            return Step::Close(match self.phase {
+                Phase::Running => SessionEnd::Error(error),
+                _ => SessionEnd::Server,
+            });
+        }
+        self.survive(error, to_client)
+    }
+
+    fn may_replay(&self, role: LinkRole) -> bool {
+        let again = match role {
+            LinkRole::Replica => self.work.replay != Replay::Never,
+            // Once: a statement that takes the primary down must not do so for ever.
+            LinkRole::Primary => self.work.replay == Replay::Read,
+        };
+        again && self.work.reply == Reply::Held && self.work.fate != Fate::Failed && self.phase == Phase::Running
+    }
+
+    /// The unit is done once more, elsewhere if possible.
+    fn replay(&mut self, node: NodeId, role: LinkRole) -> Step {
+        self.undo();
+        if let Block::Replica(announced) = std::mem::take(&mut self.block) {
+            self.block = Block::Announced(announced);
+        }
+        if self.phase == Phase::Running || role == LinkRole::Primary {
+            self.setback = Setback::Lost(node);
+        }
+        self.status = TransactionStatus::Idle;
+        self.phase = Phase::Ready;
+        self.unit.reset();
+        Step::Retry
+    }
+
+    /// The session goes on without what the connection held, and hears what became of its statement.
+    fn survive(&mut self, error: ClientError, to_client: &mut Vec<u8>) -> Step {
+        let answered = matches!(self.owed.front(), Some(Owed::Ours(Ours::Audit)));
+        let (running, end) = (self.phase == Phase::Running && !answered, self.work.end);
+        let commits = self.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
+        let in_block = matches!(self.block, Block::Primary | Block::Replica(_)) && !answered;
+        self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
+        self.status = TransactionStatus::Idle;
+        self.owed.clear();
+        self.audit = None;
+        self.statements.drop_portals();
+        self.done();
+        if running {
+            backend::put_error(to_client, &ClientError { severity: "ERROR", ..error });
+            if matches!(end, None | Some(End::Flush | End::Overlong)) {
+                self.work = Work::default();
+                self.phase = Phase::Skipping;
+            } else {
+                backend::put_ready_for_query(to_client, self.client_status());
+            }
+        }
+        Step::Release
+    }
+}
