@@ -3,7 +3,7 @@
 # cargo may just have been installed by rustup.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test setup lint consistency
+.PHONY: demo test setup lint consistency sim
 
 demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
 	config/setup.sh demo
@@ -22,3 +22,8 @@ lint: setup ## formatting and clippy, where rustup brought them
 
 consistency: setup ## 20 clients write and read back for 30 s in every protocol while one replica stands still
 	PGWEIR_IT_SECONDS=30 cargo test --locked --test it read_your_writes -- --nocapture
+
+SEED ?= 1
+
+sim: ## one seed of the simulation, with its trace: make sim SEED=…
+	SIM_SEED=$(SEED) cargo test --locked --test sim -- --nocapture

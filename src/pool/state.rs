@@ -24,6 +24,8 @@ pub struct UnnamedKey {
 pub struct ConnectionState {
     pub settings: Arc<Settings>,
     pub statements: ServerStatements,
+    /// Statements that nobody can use any more and that are still to be closed.
+    pub orphans: Vec<u32>,
     /// What the unnamed statement is at the moment; `None` if there is none.
     pub unnamed: Option<UnnamedKey>,
     /// The session that took values from sequences here: `currval` and `lastval` are its own.

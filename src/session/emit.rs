@@ -272,7 +272,7 @@ impl Machine {
         link: &mut Link<'_>,
         env: &Env<'_>,
     ) {
-        let key = statements::key(parse.rest, self.settings.current(), env.catalog.version);
+        let key = statements::key(parse.name, parse.rest, self.settings.current(), env.catalog.version);
         if self.own_names(link) {
             frontend::put_parse(io.to_server.put(), parse.name, parse.rest);
         } else {
@@ -305,9 +305,9 @@ impl Machine {
         link.state.statements.insert(key)
     }
 
-    fn close_on_server(&mut self, number: u32, io: &mut ClientIo<'_>) {
+    pub(super) fn close_on_server(&mut self, number: u32, io: &mut ClientIo<'_>) {
         frontend::put_statement(io.to_server.put(), b'C', server_name(number).as_bytes());
-        self.owed.push(Owed::OurClose);
+        self.owed.push(Owed::OurClose(Some(number)));
     }
 
     /// The number that a statement of the session has on this connection, after preparing it if need be.
@@ -344,7 +344,7 @@ impl Machine {
             }
             None if link.state.unnamed.is_some() => {
                 frontend::put_statement(io.to_server.put(), b'C', b"");
-                self.owed.push(Owed::OurClose);
+                self.owed.push(Owed::OurClose(None));
                 link.state.unnamed = None;
             }
             None => {}

@@ -131,6 +131,7 @@ impl Session {
             client,
             client_side: ClientSide::Open,
             farewell: None,
+            lost: None,
             machine,
             lease: None,
             leased: Instant::now(),

@@ -16,7 +16,7 @@ impl Machine {
         if self.phase == Phase::Leaving || self.may_replay(role) {
             return self.replay(node, role);
         }
-        if self.work.fate == Fate::Failed {
+        if self.work.fate == Fate::Ended {
             // The node said why, and the client heard it.
             return Step::Close(SessionEnd::Server);
         }
@@ -34,13 +34,20 @@ impl Machine {
         self.survive(error, to_client)
     }
 
+    /// The connection that died was older than the loss before it: it says nothing new, so the unit may be tried once more.
+    pub fn on_stale_loss(&mut self) {
+        if self.work.replay == Replay::Again {
+            self.work.replay = Replay::Read;
+        }
+    }
+
     fn may_replay(&self, role: LinkRole) -> bool {
         let again = match role {
             LinkRole::Replica => self.work.replay != Replay::Never,
             // Once: a statement that takes the primary down must not do so for ever.
             LinkRole::Primary => self.work.replay == Replay::Read,
         };
-        again && self.work.reply == Reply::Held && self.work.fate != Fate::Failed && self.phase == Phase::Running
+        again && self.work.reply == Reply::Held && matches!(self.work.fate, Fate::Clean | Fate::Refused) && self.phase == Phase::Running
     }
 
     /// The unit is done once more, elsewhere if possible.

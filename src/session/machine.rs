@@ -169,6 +169,8 @@ pub(super) enum Fate {
     Clean,
     /// An error was forwarded.
     Failed,
+    /// The node's last words (FATAL) were forwarded.
+    Ended,
     /// A replica's error was held back: the primary is asked instead when the replica is done.
     Refused,
 }

@@ -28,8 +28,8 @@ pub enum Owed {
     OurParse(StatementKey),
     /// A Parse of ours of the session's unnamed statement.
     OurUnnamed,
-    /// A Close of ours; its CloseComplete is swallowed.
-    OurClose,
+    /// A Close of ours, of a statement with this number or of the unnamed one; its CloseComplete is swallowed.
+    OurClose(Option<u32>),
 }
 
 /// Why we sent a Query of our own.

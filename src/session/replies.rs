@@ -4,7 +4,7 @@
 use super::machine::{Block, CopyIn, Env, Fate, Forward, Link, Machine, Phase, Piecemeal, Reply, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed, Parsed};
 use super::undo::Undo;
-use crate::pool::state::server_name;
+use crate::pool::state::{UnnamedKey, server_name};
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend, frontend};
@@ -63,6 +63,7 @@ impl Machine {
             let left = header.total - range.len();
             match fare {
                 Fare::Pass => {
+                    self.forwarded();
                     io.to_client.pass(range);
                     self.work.from_server = Piecemeal { left, forward: Forward::Pass };
                 }
@@ -79,6 +80,13 @@ impl Machine {
         Ok(if self.phase == Phase::Ready { Step::ReadMore } else { Step::AwaitReply })
     }
 
+    /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
+    fn forwarded(&mut self) {
+        if self.work.reply == Reply::Direct {
+            self.work.replay = super::machine::Replay::Never;
+        }
+    }
+
     fn must_be_whole(&self, tag: u8) -> bool {
         match tag {
             b'E' | b'S' | b'Z' => true,
@@ -90,7 +98,7 @@ impl Machine {
     fn on_message(&mut self, tag: u8, message: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Fare {
         let ours = matches!(
             self.owed.front(),
-            Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose | Owed::OurUnnamed)
+            Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed)
         );
         match tag {
             b'D' | b'T' | b'C' | b'I' | b'N' | b'n' if ours => {
@@ -170,10 +178,16 @@ impl Machine {
             return self.on_own_error(*ours, body, io, link);
         }
         let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
+        let severity = backend::error_field(body, b'V');
+        let ended = matches!(severity, Some(b"FATAL" | b"PANIC"));
         // The primary's word counts, unless it is its last.
-        let matters = !Machine::on_replica(link) && backend::error_field(body, b'V').is_none_or(|severity| severity == b"ERROR");
+        let matters = !Machine::on_replica(link) && !ended;
         let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
-        self.work.fate = if held { Fate::Refused } else { Fate::Failed };
+        self.work.fate = match (held, ended) {
+            (true, _) => Fate::Refused,
+            (false, true) => Fate::Ended,
+            (false, false) => Fate::Failed,
+        };
         self.refusal = refusal(sqlstate);
         if !matches!(self.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
             self.on_skip(link);
@@ -208,9 +222,12 @@ impl Machine {
                 Owed::OurParse(key) => drop(link.state.statements.remove(key)),
                 Owed::Parse(Parsed::Unnamed) => {
                     self.statements.drop_unnamed();
-                    link.state.unnamed = None;
+                    // It failed, or was skipped and the one before it is still there: nobody's, so never used as it is.
+                    link.state.unnamed = Some(UnnamedKey::default());
                 }
-                Owed::OurUnnamed => link.state.unnamed = None,
+                Owed::OurUnnamed => link.state.unnamed = Some(UnnamedKey::default()),
+                // It was skipped, too, so the statement is still there.
+                Owed::OurClose(Some(number)) => link.state.orphans.push(number),
                 _ => {}
             }
         }

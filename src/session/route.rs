@@ -225,6 +225,13 @@ impl Machine {
             let identity = identity.map(|(name, value)| (name.clone(), value.clone())).collect();
             link.state.settings = std::sync::Arc::new(identity);
         }
+        if !link.state.orphans.is_empty() {
+            for number in std::mem::take(&mut link.state.orphans) {
+                self.close_on_server(number, io);
+            }
+            frontend::message(io.to_server.put(), b'S', |_| {});
+            self.owed.push(Owed::Ours(Ours::Discard));
+        }
         let own_names = link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES);
         if self.unit.names_statements == NamesStatements::Yes && !own_names {
             self.take_own_names(io, link);

@@ -57,6 +57,8 @@ pub struct Session {
     pub(super) client: Stream,
     pub(super) client_side: ClientSide,
     pub(super) farewell: Option<Timer>,
+    /// When a server connection died under this session last.
+    pub(super) lost: Option<Instant>,
     pub(super) machine: Box<Machine>,
     pub(super) lease: Option<Lease>,
     /// Since when the lease is at work.
@@ -372,6 +374,10 @@ impl Session {
         let name = self.node_name(lease.node);
         let role = link(&mut lease).role;
         let mut last_words = self.worker.take_buffer();
+        if self.lost.is_some_and(|lost| lease.opened < lost) {
+            self.machine.on_stale_loss();
+        }
+        self.lost = Some(Instant::now());
         let step = self.machine.on_server_eof(lease.node, &name, role, &mut last_words);
         self.lease = Some(lease);
         self.drop_lease();

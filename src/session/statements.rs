@@ -126,9 +126,13 @@ impl Statements {
 ///
 /// Names resolve by search_path and role; and a statement prepared before some DDL may not pass for one prepared after it
 /// ("cached plan must not change result type").
-pub fn key(rest: &[u8], settings: &Settings, catalog: u64) -> StatementKey {
+///
+/// The client's own name is in it, too: two names of one session are two statements, and an error names the right one.
+pub fn key(name: &[u8], rest: &[u8], settings: &Settings, catalog: u64) -> StatementKey {
     let mut hash = digest::Context::new(&digest::SHA256);
     hash.update(&catalog.to_le_bytes());
+    hash.update(&(name.len() as u64).to_le_bytes());
+    hash.update(name);
     for name in ["search_path", "role", "session_authorization"] {
         let value = settings.get(name).map(|value| &**value).unwrap_or_default();
         hash.update(&(value.len() as u64).to_le_bytes());
@@ -148,10 +152,11 @@ mod tests {
     fn a_key_tells_apart_what_postgresql_would() {
         let none = Settings::new();
         let path: Settings = [("search_path".into(), b"a".as_slice().into())].into_iter().collect();
-        let base = key(b"SELECT 1\0\0\0", &none, 1);
-        assert_eq!(base, key(b"SELECT 1\0\0\0", &none, 1));
-        assert_ne!(base, key(b"SELECT 1\0\0\x01\0\0\0\x17", &none, 1));
-        assert_ne!(base, key(b"SELECT 1\0\0\0", &path, 1));
-        assert_ne!(base, key(b"SELECT 1\0\0\0", &none, 2));
+        let base = key(b"s", b"SELECT 1\0\0\0", &none, 1);
+        assert_eq!(base, key(b"s", b"SELECT 1\0\0\0", &none, 1));
+        assert_ne!(base, key(b"s", b"SELECT 1\0\0\x01\0\0\0\x17", &none, 1));
+        assert_ne!(base, key(b"s", b"SELECT 1\0\0\0", &path, 1));
+        assert_ne!(base, key(b"s", b"SELECT 1\0\0\0", &none, 2));
+        assert_ne!(base, key(b"t", b"SELECT 1\0\0\0", &none, 1));
     }
 }

@@ -21,10 +21,13 @@ fn node(id: u16, role: Role, health: Health) -> NodeView {
         timeline: Timeline(1),
         replay: Lsn(0x16_B374_D848),
         observation: 1,
+        connected: 0,
         lag: (role == Role::Replica).then_some(Duration::from_millis(1500)),
         lag_bytes: (role == Role::Replica).then_some(8192),
+        lag_observed: (role == Role::Replica).then_some(Duration::from_millis(1500)),
         weight: 1,
         stats: Arc::default(),
+        facts: Arc::default(),
     }
 }
 

@@ -1,0 +1,216 @@
+//! The seeded simulation: many sessions' machines, virtual PostgreSQL nodes, chance and faults; no socket, no clock. Every
+//! reply is compared with an ideal single server's. SIM_SEED=n runs one seed with a trace, SIM_SECONDS=n as many as fit.
+
+#![allow(clippy::unwrap_used, reason = "a simulation that cannot go on has failed")]
+
+mod backend;
+mod client;
+mod session;
+mod world;
+
+use std::time::{Duration, Instant};
+
+use client::Client;
+use pgweir::config::{ClusterConfig, RoutingConfig};
+use pgweir::session::machine::Rules;
+use pgweir::sql::Consistency;
+use pgweir::sql::cache::VerdictCache;
+use session::Session;
+use world::World;
+
+/// Turns of one seed at most; a session that is not done by then hangs.
+const TURNS: usize = 60_000;
+
+struct Pair {
+    client: Client,
+    session: Session,
+    level: Consistency,
+    /// What the client has sent and pgweir has not read.
+    wire: Vec<u8>,
+    /// The promise of `global` and `strict` to what is under way.
+    least: u64,
+    /// A connection of it to the primary was killed: its session may end with an error that says so.
+    bereaved: bool,
+    over: bool,
+}
+
+fn rules(level: Consistency) -> Rules {
+    Rules {
+        routing: RoutingConfig { consistency: level, ..RoutingConfig::default() },
+        cluster: ClusterConfig::default(),
+        held_request: 1 << 20,
+        session_statements: 100,
+        server_statements: 2,
+        checkout_timeout: Duration::from_secs(5),
+        session_pooling: false,
+        user: "app".into(),
+    }
+}
+
+struct Simulation {
+    world: World,
+    verdicts: VerdictCache,
+    pairs: Vec<Pair>,
+    trace: bool,
+}
+
+impl Simulation {
+    fn new(seed: u64, trace: bool) -> Simulation {
+        let mut world = World::new(seed);
+        let levels = [Consistency::Session, Consistency::Global, Consistency::Strict];
+        let pair = |id: u64, level| Pair {
+            client: Client::new(),
+            session: Session::new(id, rules(level)),
+            level,
+            wire: Vec::new(),
+            least: 0,
+            bereaved: false,
+            over: false,
+        };
+        let pairs = (1..5).map(|id| pair(id, levels[world.dice.below(3)])).collect();
+        Simulation { world, verdicts: VerdictCache::new(1 << 20, 1 << 16), pairs, trace }
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        for _ in 0..TURNS {
+            if self.pairs.iter().all(|pair| pair.over) {
+                return Ok(());
+            }
+            self.turn()?;
+            if let Some(broken) = self.world.broken.pop() {
+                return Err(broken);
+            }
+        }
+        let hanging = self.pairs.iter().filter(|pair| !pair.over);
+        let hanging: Vec<_> = hanging
+            .map(|pair| (pair.session.id, pair.client.left, pair.client.expected.len(), pair.wire.len(), pair.session.is_idle()))
+            .collect();
+        Err(format!("(session, units left, bytes owed, bytes unread, idle) {hanging:?} hang"))
+    }
+
+    fn turn(&mut self) -> Result<(), String> {
+        let (world, verdicts) = (&mut self.world, &mut self.verdicts);
+        let index = world.dice.below(self.pairs.len());
+        let pair = &mut self.pairs[index];
+        if pair.over || world.dice.one_in(5) {
+            world.turn();
+            return Ok(());
+        }
+        let done = match world.dice.below(40) {
+            0 => pair.kill(world, verdicts, self.trace),
+            1..=5 => pair.send(world, self.trace),
+            6..=15 => {
+                let count = pair.wire.len().min(1 + world.dice.below(60));
+                let bytes: Vec<u8> = pair.wire.drain(..count).collect();
+                pair.session.on_client(&bytes, world, verdicts)
+            }
+            16..=25 => {
+                let count = 1 + world.dice.below(80);
+                pair.session.serve(count, world);
+                Ok(())
+            }
+            26..=36 => pair.reply(world, verdicts, self.trace),
+            _ => pair.session.wake(world, verdicts),
+        };
+        let told = std::mem::take(&mut pair.session.to_client);
+        pair.client.got.extend_from_slice(&told);
+        let checked = pair.client.check(pair.least, &mut world.acknowledged);
+        checked.map_err(|what| format!("session {} ({:?}): {what}", pair.session.id, pair.level))?;
+        if let Err(end) = done {
+            pair.over = true;
+            if !(pair.bereaved && session::is_told_of_loss(&end)) {
+                return Err(format!("session {} ended: {end:?}", pair.session.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+type Done = Result<(), pgweir::session::machine::SessionEnd>;
+
+impl Pair {
+    fn send(&mut self, world: &mut World, trace: bool) -> Done {
+        let quiet = self.client.expected.is_empty() && self.wire.is_empty();
+        if self.client.left == 0 {
+            self.over = quiet && (self.session.is_idle() || self.client.in_block);
+            return Ok(());
+        }
+        // A unit behind one that is not answered yet is promised what the first of them is.
+        if !quiet && !world.dice.one_in(6) {
+            return Ok(());
+        }
+        if quiet {
+            self.least = match self.level {
+                Consistency::Global => world.acknowledged,
+                Consistency::Strict => world.log.len() as u64,
+                _ => 0,
+            };
+        }
+        let unit = self.client.next(&mut world.dice);
+        if trace {
+            println!("{} sends {}", self.session.id, String::from_utf8_lossy(&unit).escape_debug());
+        }
+        self.wire.extend_from_slice(&unit);
+        Ok(())
+    }
+
+    fn reply(&mut self, world: &mut World, verdicts: &mut VerdictCache, trace: bool) -> Done {
+        let Some(lease) = &mut self.session.lease else { return Ok(()) };
+        let count = lease.backend.out.len().min(1 + world.dice.below(100));
+        if count == 0 {
+            return Ok(());
+        }
+        let bytes: Vec<u8> = lease.backend.out.drain(..count).collect();
+        if trace {
+            let (id, node) = (lease.id, lease.node);
+            println!("{} hears from {id} on node {node} {}", self.session.id, String::from_utf8_lossy(&bytes).escape_debug());
+        }
+        self.session.on_server(&bytes, world, verdicts)
+    }
+
+    fn kill(&mut self, world: &mut World, verdicts: &mut VerdictCache, trace: bool) -> Done {
+        let Some(lease) = &self.session.lease else { return Ok(()) };
+        // A primary's connection seldom dies, or no session would come far.
+        if lease.node == 0 && !world.dice.one_in(8) {
+            return Ok(());
+        }
+        if trace {
+            println!("{} loses {} on node {}", self.session.id, lease.id, lease.node);
+        }
+        self.bereaved = true;
+        self.session.on_server_lost(world, verdicts)
+    }
+}
+
+fn run(seed: u64, trace: bool) -> u64 {
+    let mut simulation = Simulation::new(seed, trace);
+    if let Err(what) = simulation.run() {
+        if !trace {
+            run(seed, true);
+        }
+        panic!("SIM_SEED={seed}: {what}");
+    }
+    simulation.world.replica_reads
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn sessions_cannot_tell_pgweir_from_one_server() {
+    if let Some(seed) = number("SIM_SEED") {
+        run(seed, true);
+        return;
+    }
+    let (started, seconds) = (Instant::now(), number("SIM_SECONDS"));
+    let mut reads = 0;
+    for seed in 1.. {
+        let enough = seconds.map_or(seed > 400, |seconds| started.elapsed() > Duration::from_secs(seconds));
+        if enough {
+            break;
+        }
+        reads += run(seed, false);
+    }
+    assert!(reads > 0, "no replica was read");
+}
