@@ -2,7 +2,7 @@
 //! snapshot and tell of DDL that they forward; the loader publishes. Nobody waits here.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
@@ -14,6 +14,8 @@ use crate::config::RoutingConfig;
 
 /// All databases of this process.
 pub struct Catalogs {
+    /// The next database's.
+    ids: AtomicU32,
     databases: Mutex<HashMap<Box<str>, Arc<DatabaseCatalog>>>,
     primary: Arc<dyn Primary>,
     config: Arc<RoutingConfig>,
@@ -23,7 +25,7 @@ pub struct Catalogs {
 
 impl Catalogs {
     pub fn new(primary: Arc<dyn Primary>, config: RoutingConfig, runtime: tokio::runtime::Handle) -> Arc<Catalogs> {
-        Arc::new(Catalogs { databases: Mutex::default(), primary, config: Arc::new(config), runtime })
+        Arc::new(Catalogs { databases: Mutex::default(), ids: AtomicU32::new(0), primary, config: Arc::new(config), runtime })
     }
 
     /// The catalog of a database; the first call starts loading it. Called at login, not for each statement.
@@ -32,11 +34,20 @@ impl Catalogs {
         if let Some(known) = databases.get(name) {
             return Arc::clone(known);
         }
-        let id = u32::try_from(databases.len()).unwrap_or(u32::MAX);
+        let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let database = Arc::new(DatabaseCatalog::new(id, name));
         databases.insert(name.into(), Arc::clone(&database));
         self.runtime.spawn(loader::run(Arc::clone(&database), Arc::clone(&self.primary), Arc::clone(&self.config)));
         database
+    }
+
+    /// Nobody may be connected to a database that is dropped, renamed or copied: its connection is closed, and a later
+    /// login starts anew.
+    pub fn forget(&self, name: &str) {
+        if let Some(database) = self.databases.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
+            database.forgotten.store(true, Ordering::SeqCst);
+            database.dirty.notify_one();
+        }
     }
 
     /// For the console.
@@ -58,6 +69,7 @@ pub struct DatabaseCatalog {
     covered: AtomicU64,
     /// Readings that failed, for metrics.
     failures: AtomicU64,
+    forgotten: AtomicBool,
     dirty: Notify,
     loaded: Notify,
 }
@@ -73,6 +85,7 @@ impl DatabaseCatalog {
             ended: AtomicU64::new(0),
             covered: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            forgotten: AtomicBool::new(false),
             dirty: Notify::new(),
             loaded: Notify::new(),
         }
@@ -87,6 +100,11 @@ impl DatabaseCatalog {
         // `covered` first: it may only grow, and a DDL that starts in between must be seen.
         let covered = self.covered.load(Ordering::SeqCst);
         covered == self.started.load(Ordering::SeqCst)
+    }
+
+    /// Nobody follows this catalog any more.
+    pub fn is_forgotten(&self) -> bool {
+        self.forgotten.load(Ordering::SeqCst)
     }
 
     /// Before DDL is forwarded.

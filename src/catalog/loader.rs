@@ -53,7 +53,7 @@ fn detail(error: &tokio_postgres::Error) -> String {
 /// Reads and publishes for as long as the process runs.
 pub async fn run(database: Arc<DatabaseCatalog>, primary: Arc<dyn Primary>, config: Arc<RoutingConfig>) {
     let mut retry = FIRST_RETRY;
-    loop {
+    while !database.is_forgotten() {
         let epoch = primary.epoch();
         match follow(&database, primary.as_ref(), epoch, &config, &mut retry).await {
             Ok(()) => tracing::debug!(database = %database.name, "the primary changed: the catalog is read again"),
@@ -78,7 +78,7 @@ async fn follow(
     let client = patient(primary.connect(&database.name)).await??;
     prepare(&client).await?;
     let mut seen = None;
-    while primary.epoch() == epoch {
+    while primary.epoch() == epoch && !database.is_forgotten() {
         let fingerprint = patient(fingerprint(&client)).await??;
         if database.is_dirty() || seen.as_ref() != Some(&fingerprint) {
             let covered = database.ended_so_far();

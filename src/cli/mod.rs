@@ -50,7 +50,7 @@ pub struct HealthArgs {
     #[arg(short, long, value_name = "ADDRESS", env = "PGWEIR_ADMIN", default_value = "127.0.0.1:9632")]
     pub admin: SocketAddr,
     /// Ask whether it is ready for clients, not only alive
-    #[arg(long)]
+    #[arg(long, env = "PGWEIR_READY")]
     pub ready: bool,
 }
 

@@ -8,6 +8,7 @@ use super::machine::{ClientIo, CopyIn, Env, Link, LinkRole, Machine, Piecemeal, 
 use super::pipeline::{Ours, Owed, Parsed};
 use super::statements::{self, Statement};
 use super::undo::Undo;
+use super::vacate;
 use super::unit::{End, opaque, statement_verdict};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
@@ -164,6 +165,12 @@ impl Machine {
 
     /// What the audit after this statement must ask for by name.
     fn touch(&mut self, verdict: &Verdict, bytes: &[u8]) {
+        if verdict.acts.contains(&Act::Ddl) {
+            // Behind the type byte and length of a Query, or behind those and an empty name.
+            let text = bytes.get(HEADER..).unwrap_or_default();
+            let text = text.strip_prefix(b"\0").unwrap_or(text);
+            self.vacated = vacate::vacated(text.split(|byte| *byte == 0).next().unwrap_or_default());
+        }
         const MOST: usize = 100;
         if !verdict.acts.contains(&Act::Audit) {
             return;

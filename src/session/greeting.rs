@@ -294,6 +294,7 @@ pub(super) async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>, deadline: In
 /// the body of the node's ErrorResponse.
 pub(super) async fn exchange(lease: &mut Lease, text: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
     let mut query = Vec::new();
+    lease.state.unnamed = None;
     crate::protocol::frontend::put_query(&mut query, text);
     write_all(&mut lease.stream, &query).await?;
     let (mut input, mut error) = (Vec::new(), None);

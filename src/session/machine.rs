@@ -262,6 +262,8 @@ pub struct Machine {
     pub(super) finished: Option<Finished>,
     pub(super) undo: Vec<Undo>,
     pub(super) unit_start: usize,
+    /// A database that nobody may be connected to when the statement at hand arrives.
+    pub(super) vacated: Option<String>,
     /// Settings that the transaction at hand changed.
     pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
@@ -340,6 +342,7 @@ impl Machine {
             finished: None,
             undo: Vec::new(),
             unit_start: 0,
+            vacated: None,
             touched: Vec::new(),
             refusal: "server_error",
             await_settings: false,
@@ -415,6 +418,11 @@ impl Machine {
     /// Where in the input of the last `on_client` the unit begins.
     pub fn unit_start(&self) -> usize {
         self.unit_start
+    }
+
+    /// A database that must be free of connections before what was just written leaves.
+    pub fn take_vacated(&mut self) -> Option<String> {
+        self.vacated.take()
     }
 
     /// The unit that ended since the last call.

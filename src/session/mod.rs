@@ -21,6 +21,7 @@ pub mod settings;
 pub mod statements;
 mod undo;
 pub mod unit;
+mod vacate;
 
 pub mod cancel;
 pub mod login;

@@ -310,14 +310,14 @@ impl Machine {
         self.status = status;
         self.work.copy = CopyIn::None;
         if self.work.fate == Fate::Refused {
-            return Some(self.refuse(io));
+            return Some(self.refuse(io, link));
         }
         io.to_client.pass(range);
         self.settle(status, io, link, env)
     }
 
     /// A replica's error: the client gets the primary's answer instead.
-    fn refuse(&mut self, io: &mut ServerIo<'_>) -> Step {
+    fn refuse(&mut self, io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Step {
         io.to_client.clear();
         self.undo();
         self.setback = super::machine::Setback::Refused(self.refusal);
@@ -325,6 +325,7 @@ impl Machine {
             self.block = Block::Announced(announced);
         }
         if self.status != TransactionStatus::Idle {
+            link.state.unnamed = None;
             frontend::put_query(io.to_server, b"ROLLBACK");
             self.owed.push(Owed::Ours(Ours::Rollback));
             self.phase = Phase::Leaving;

@@ -103,7 +103,7 @@ impl Machine {
         match (target, link.role) {
             (Target::Primary, LinkRole::Primary) => self.begin(io, link),
             (Target::Replica(node), LinkRole::Replica) if node == link.node => self.begin(io, link),
-            (_, LinkRole::Replica) => self.leave(io),
+            (_, LinkRole::Replica) => self.leave(io, link),
             (_, LinkRole::Primary) => {
                 self.phase = Phase::Routed(target);
                 return Some(Step::Checkout(target));
@@ -180,6 +180,8 @@ impl Machine {
     }
 
     /// Starts sending the unit on the connection at hand: first what brings it to the session's state.
+    ///
+    /// Each Query of ours destroys the unnamed statement there, as the manual says of any simple Query.
     pub(super) fn begin(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         self.phase = Phase::Running;
         if self.unit.length == 0 {
@@ -196,6 +198,7 @@ impl Machine {
             }
         };
         if let Some(announced) = begins {
+            link.state.unnamed = None;
             frontend::put_query(io.to_server.put(), &announced.text);
             self.owed.push(Owed::Ours(Ours::Begin));
             self.block = match link.role {
@@ -211,11 +214,13 @@ impl Machine {
     /// Settings, and another session's sequence values: the connection becomes this session's.
     fn prepare(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         if link.state.sequences.is_some_and(|session| session != self.id) {
+            link.state.unnamed = None;
             frontend::put_query(io.to_server.put(), b"DISCARD SEQUENCES");
             self.owed.push(Owed::Ours(Ours::Discard));
             link.state.sequences = None;
         }
         if link.state.opaque.is_some_and(|session| session != self.id) {
+            link.state.unnamed = None;
             frontend::put_query(io.to_server.put(), b"RESET ALL");
             self.owed.push(Owed::Ours(Ours::Discard));
             link.state.opaque = None;
@@ -246,13 +251,15 @@ impl Machine {
         if sync == Sync::Nothing {
             return;
         }
+        link.state.unnamed = None;
         io.to_server.put().extend_from_slice(&query);
         self.owed.push(Owed::Ours(Ours::Settings));
         self.await_settings = sync == Sync::First;
     }
 
     /// The block cannot stay on its replica: it is rolled back there, to be opened on the primary.
-    fn leave(&mut self, io: &mut ClientIo<'_>) {
+    fn leave(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        link.state.unnamed = None;
         if let Block::Replica(announced) = std::mem::take(&mut self.block) {
             self.block = Block::Announced(announced);
         }

@@ -179,6 +179,10 @@ impl Session {
         if !had_ddl && self.machine.has_ddl() {
             self.catalog.ddl_started();
         }
+        if let Some(database) = self.machine.take_vacated() {
+            self.shared.pools.retire_settings_of(Some(&database), None);
+            self.shared.catalogs.forget(&database);
+        }
         if self.machine.keeps_request() && self.request.is_empty() {
             self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
         }

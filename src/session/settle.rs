@@ -42,6 +42,7 @@ impl Machine {
             self.audit = Some(Box::new(Audit::new(&env.rules.user)));
             let known = self.settings.current().keys().map(|name| &**name);
             let query = audit::query(known.chain(self.touched.iter().map(String::as_str)));
+            link.state.unnamed = None;
             frontend::put_query(io.to_server, query.as_bytes());
             self.touched.clear();
             self.owed.push(Owed::Ours(Ours::Audit));

@@ -1,0 +1,64 @@
+//! Pure: which database a statement needs to be free of connections. DROP, RENAME and TEMPLATE fail while anyone is
+//! connected, and idle server connections of ours would be someone. Called by the machine before the statement leaves.
+
+/// The database that nobody may be connected to, if the text is one of those statements.
+pub fn vacated(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let mut words = Words { rest: text };
+    let (verb, object) = (words.next()?, words.next()?);
+    if !object.eq_ignore_ascii_case("database") {
+        return None;
+    }
+    if verb.eq_ignore_ascii_case("create") {
+        words.find(|word| word.eq_ignore_ascii_case("template"))?;
+        return words.find(|word| word != "=");
+    }
+    let drops = verb.eq_ignore_ascii_case("drop");
+    if !drops && !(verb.eq_ignore_ascii_case("alter") && text.to_ascii_uppercase().contains("RENAME")) {
+        return None;
+    }
+    let name = words.next()?;
+    if drops && name.eq_ignore_ascii_case("if") { words.nth(1) } else { Some(name) }
+}
+
+/// Identifiers as PostgreSQL reads them: quoted ones keep their case, others lose it.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl Iterator for Words<'_> {
+    type Item = String;
+
+    fn next(&mut self) -> Option<String> {
+        let rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';');
+        if let Some(quoted) = rest.strip_prefix('"') {
+            let end = quoted.find('"')?;
+            self.rest = &quoted[end + 1..];
+            return Some(quoted[..end].to_owned());
+        }
+        let end = rest.find(|c: char| c.is_whitespace() || c == ';').unwrap_or(rest.len());
+        self.rest = &rest[end..];
+        (end > 0).then(|| rest[..end].to_lowercase())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_database_is_named() {
+        for (text, name) in [
+            ("DROP DATABASE app", Some("app")),
+            ("drop database if exists \"My App\";", Some("My App")),
+            ("DROP DATABASE App WITH (FORCE)", Some("app")),
+            ("ALTER DATABASE a RENAME TO b", Some("a")),
+            ("ALTER DATABASE a SET work_mem = '1MB'", None),
+            ("CREATE DATABASE b TEMPLATE = a", Some("a")),
+            ("CREATE DATABASE b", None),
+            ("DROP TABLE a", None),
+        ] {
+            assert_eq!(vacated(text.as_bytes()).as_deref(), name, "{text}");
+        }
+    }
+}
