@@ -116,7 +116,14 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
         (config.pool.clone(), config.pool_overrides.clone()),
         move |node| failures.report_failure(node),
     );
-    let shared = Arc::new(Shared::new(&config, Arc::clone(&cluster), Arc::clone(&catalogs), Arc::clone(&pools), auth, acceptor.clone()));
+    let shared = Arc::new(Shared::new(
+        &config,
+        Arc::clone(&cluster),
+        Arc::clone(&catalogs),
+        Arc::clone(&pools),
+        auth,
+        acceptor.clone(),
+    ));
     let workers = start_workers(&config, &metrics, &pools, &shared)?;
     let door = Door::new(workers.handles.clone(), config.limits.clients);
     tokio::spawn(cluster::monitor::run(Arc::clone(&cluster)));

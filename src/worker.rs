@@ -267,10 +267,11 @@ impl Workers {
             workers.handles.push(handle.clone());
             let (fit, begin, serve) = (fit.clone(), begin.clone(), serve.clone());
             let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default());
-            let thread = std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
-                Ok(runtime) => runtime.block_on(attend(handle, fit(), errands, begin, serve)),
-                Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
-            })?;
+            let thread =
+                std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || match runtime() {
+                    Ok(runtime) => runtime.block_on(attend(handle, fit(), errands, begin, serve)),
+                    Err(error) => tracing::error!(worker = index, %error, "a worker could not start"),
+                })?;
             workers.threads.push(thread);
         }
         Ok(workers)
@@ -365,8 +366,8 @@ where
 
 #[cfg(test)]
 pub mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
+
+    use std::task::Poll;
 
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

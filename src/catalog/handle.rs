@@ -25,7 +25,13 @@ pub struct Catalogs {
 
 impl Catalogs {
     pub fn new(primary: Arc<dyn Primary>, config: RoutingConfig, runtime: tokio::runtime::Handle) -> Arc<Catalogs> {
-        Arc::new(Catalogs { databases: Mutex::default(), ids: AtomicU32::new(0), primary, config: Arc::new(config), runtime })
+        Arc::new(Catalogs {
+            databases: Mutex::default(),
+            ids: AtomicU32::new(0),
+            primary,
+            config: Arc::new(config),
+            runtime,
+        })
     }
 
     /// The catalog of a database; the first call starts loading it. Called at login, not for each statement.

@@ -35,11 +35,7 @@ enum Replica {
 }
 
 /// `nodes` are tried in order until one is a primary.
-pub async fn run(
-    (nodes, dial): Nodes<'_>,
-    routing: &RoutingConfig,
-    question: Question,
-) -> anyhow::Result<ExitCode> {
+pub async fn run((nodes, dial): Nodes<'_>, routing: &RoutingConfig, question: Question) -> anyhow::Result<ExitCode> {
     let catalog = catalog((nodes, dial), routing).await?;
     match question {
         Question::Statement(sql) => {

@@ -63,7 +63,14 @@ pub struct ConfigArgs {
     /// A PostgreSQL server; repeat it for each. Which one is the primary is found out. Its user may log in to pgweir
     /// with the same password; a URL without a database serves every database. Replaces the file's nodes.
     /// In the variable, URLs are separated by spaces
-    #[arg(short, long = "node", value_name = "URL", env = "PGWEIR_NODE", value_delimiter = ' ', hide_env_values = true)]
+    #[arg(
+        short,
+        long = "node",
+        value_name = "URL",
+        env = "PGWEIR_NODE",
+        value_delimiter = ' ',
+        hide_env_values = true
+    )]
     pub nodes: Vec<String>,
     /// Set any key of the configuration, e.g. --set pool.size=50; each key also has a variable, e.g. PGWEIR_POOL_SIZE=50
     #[arg(short, long = "set", value_name = "KEY=VALUE", value_parser = key_and_value)]
@@ -191,7 +198,8 @@ fn on_runtime(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow
 impl ConfigArgs {
     /// All that was said, for loading now and at each reload.
     pub fn source(self) -> ConfigSource {
-        let overrides = self.sets.into_iter().map(|(key, value)| Override { origin: format!("--set {key}"), key, value });
+        let overrides =
+            self.sets.into_iter().map(|(key, value)| Override { origin: format!("--set {key}"), key, value });
         // A variable that is set but empty means nothing.
         let nodes = self.nodes.into_iter().filter(|url| !url.is_empty()).collect();
         ConfigSource {
@@ -236,8 +244,17 @@ mod tests {
     #[test]
     fn run_without_a_file() {
         let args = [
-            "run", "--listen", "127.0.0.1:6432", "--admin", "off", "--node", "postgres://a:b@db1/x", "--node",
-            "postgres://a:b@db2/x", "--set", "pool.size=50",
+            "run",
+            "--listen",
+            "127.0.0.1:6432",
+            "--admin",
+            "off",
+            "--node",
+            "postgres://a:b@db1/x",
+            "--node",
+            "postgres://a:b@db2/x",
+            "--set",
+            "pool.size=50",
         ];
         let Command::Run(run) = parse(&args).unwrap().command else { panic!("not run") };
         let source = run.source();

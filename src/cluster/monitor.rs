@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, sleep_until};
 
 use super::dial::DialError;
+use super::event::Event;
 use super::handle::Cluster;
 use super::lsn::Timeline;
 use super::probe::Probe;
-use super::event::Event;
 use super::roster::Status;
 use super::{Health, NodeId, NodeStats, Role, sampler};
 

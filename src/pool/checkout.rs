@@ -12,7 +12,6 @@ use crate::cluster::{NodeId, Role};
 use crate::config::PoolConfig;
 use crate::worker::Worker;
 
-use super::{Align, Shared};
 use super::backoff::Backoff;
 use super::connection::{self, ConnectionId, Endpoint, Opening, ServerConnection};
 use super::error::CheckoutError;
@@ -22,6 +21,7 @@ use super::ledger::{Ledger, Next, Sequel};
 use super::login::ServerStartup;
 use super::queue::Book;
 use super::stats::{Counters, PoolStats};
+use super::{Align, Shared};
 
 /// See the file's head.
 pub struct Pool {

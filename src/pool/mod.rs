@@ -134,7 +134,9 @@ impl Pools {
     /// given up, so that no read sees the difference for longer than it must.
     pub fn set_align(&self, node: NodeId, align: &[(String, String)]) {
         let mut map = self.map();
-        let Some(kept) = map.endpoints.get_mut(usize::from(node.0)).filter(|kept| *kept.align != *align) else { return };
+        let Some(kept) = map.endpoints.get_mut(usize::from(node.0)).filter(|kept| *kept.align != *align) else {
+            return;
+        };
         kept.align = align.into();
         let align = Arc::clone(&kept.align);
         drop(map);

@@ -149,10 +149,7 @@ mod tests {
         put_command_complete(&mut out, "BEGIN");
         put_parameter_status(&mut out, b"a", b"b");
         put_backend_key_data(&mut out, 1, &[2; 4]);
-        assert_eq!(
-            out,
-            b"Z\0\0\0\x05EC\0\0\0\x0aBEGIN\0S\0\0\0\x08a\0b\0K\0\0\0\x0c\0\0\0\x01\x02\x02\x02\x02"
-        );
+        assert_eq!(out, b"Z\0\0\0\x05EC\0\0\0\x0aBEGIN\0S\0\0\0\x08a\0b\0K\0\0\0\x0c\0\0\0\x01\x02\x02\x02\x02");
     }
 
     proptest! {

@@ -50,12 +50,18 @@ impl ClientError {
 
     /// No server connection came free in time.
     pub fn checkout_timeout(pool: &str) -> ClientError {
-        ClientError::new(Fault::Operator, "ERROR", "53300", format!("pgweir: no server connection of pool {pool} came free within checkout_timeout"))
+        ClientError::new(
+            Fault::Operator,
+            "ERROR",
+            "53300",
+            format!("pgweir: no server connection of pool {pool} came free within checkout_timeout"),
+        )
     }
 
     /// The node could not be reached.
     pub fn unreachable(node: &str, why: &str) -> ClientError {
-        ClientError::new(Fault::Server, "ERROR", "08006", format!("pgweir: could not connect to node {node}")).detail(why)
+        ClientError::new(Fault::Server, "ERROR", "08006", format!("pgweir: could not connect to node {node}"))
+            .detail(why)
     }
 
     /// There is no primary, and there was none within failover_timeout.
@@ -70,17 +76,34 @@ impl ClientError {
 
     /// A replica's connection died after a part of its reply had been forwarded.
     pub fn reply_cut(node: &str) -> ClientError {
-        ClientError::new(Fault::Server, "FATAL", "08006", format!("pgweir: the connection to replica {node} was lost in the middle of its reply"))
+        ClientError::new(
+            Fault::Server,
+            "FATAL",
+            "08006",
+            format!("pgweir: the connection to replica {node} was lost in the middle of its reply"),
+        )
     }
 
     /// The primary's connection died while it worked on something that may have been done or not.
     pub fn outcome_unknown(node: &str) -> ClientError {
-        ClientError::new(Fault::Server, "FATAL", "08007", format!("pgweir: the connection to primary {node} was lost, and whether its last statement took effect is unknown"))
+        ClientError::new(
+            Fault::Server,
+            "FATAL",
+            "08007",
+            format!(
+                "pgweir: the connection to primary {node} was lost, and whether its last statement took effect is unknown"
+            ),
+        )
     }
 
     /// As PostgreSQL says it of a block that failed.
     pub fn transaction_aborted() -> ClientError {
-        ClientError::new(Fault::Client, "ERROR", "25P02", "current transaction is aborted, commands ignored until end of transaction block")
+        ClientError::new(
+            Fault::Client,
+            "ERROR",
+            "25P02",
+            "current transaction is aborted, commands ignored until end of transaction block",
+        )
     }
 
     pub fn shutdown() -> ClientError {
@@ -88,10 +111,21 @@ impl ClientError {
     }
 
     pub fn too_many_statements(limit: usize) -> ClientError {
-        ClientError::new(Fault::Client, "ERROR", "54000", format!("pgweir: a session may hold at most {limit} prepared statements"))
+        ClientError::new(
+            Fault::Client,
+            "ERROR",
+            "54000",
+            format!("pgweir: a session may hold at most {limit} prepared statements"),
+        )
     }
 
     pub fn invalid_setting(name: &str, value: &str, allowed: &str) -> ClientError {
-        ClientError::new(Fault::Client, "ERROR", "22023", format!("invalid value for parameter \"{name}\": \"{value}\"")).detail(allowed)
+        ClientError::new(
+            Fault::Client,
+            "ERROR",
+            "22023",
+            format!("invalid value for parameter \"{name}\": \"{value}\""),
+        )
+        .detail(allowed)
     }
 }

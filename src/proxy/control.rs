@@ -9,8 +9,8 @@ use tokio::net::TcpStream;
 
 use crate::auth::FindPrimary;
 use crate::catalog::loader::{Connecting, LoadError, Primary};
-use crate::cluster::dial::{self, Dial, DialError, Dialing};
 use crate::cluster::Cluster;
+use crate::cluster::dial::{self, Dial, DialError, Dialing};
 use crate::config::NodeConfig;
 use crate::pool::Secure;
 use crate::stream::Stream;
@@ -31,7 +31,8 @@ impl Dial for SecureDial {
     fn dial<'a>(&'a self, node: &'a NodeConfig) -> Dialing<'a> {
         Box::pin(async move {
             let known = self.connectors.iter().find(|(name, _)| *name == node.name);
-            let (_, connector) = known.ok_or_else(|| DialError::Tls(format!("node {} is not configured", node.name)))?;
+            let (_, connector) =
+                known.ok_or_else(|| DialError::Tls(format!("node {} is not configured", node.name)))?;
             let mut login = dial::login(node);
             login.ssl_mode(connector.ssl_mode());
             let (client, connection) = login.connect(connector.clone()).await?;

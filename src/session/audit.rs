@@ -45,7 +45,8 @@ pub fn dotted_names(bytes: &[u8]) -> impl Iterator<Item = &str> {
     let part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'$');
     let words = bytes.split(move |byte| !part(byte)).filter(|word| (3..=LONGEST).contains(&word.len()));
     let named = |word: &&str| {
-        word.contains('.') && word.split('.').all(|part| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+        word.contains('.')
+            && word.split('.').all(|part| part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
     };
     words.filter_map(|word| std::str::from_utf8(word).ok()).filter(named)
 }

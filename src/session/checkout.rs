@@ -123,8 +123,13 @@ impl Session {
         match error {
             CheckoutError::Timeout { pool } => Answer::Failed(ClientError::checkout_timeout(&pool)),
             CheckoutError::Refused { error, .. } => Answer::Failed(quoted(&error)),
-            CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } => self.await_primary(Some(error.to_string())),
-            other => Answer::Failed(ClientError { severity: "FATAL", ..ClientError::unreachable("primary", &other.to_string()) }),
+            CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } => {
+                self.await_primary(Some(error.to_string()))
+            }
+            other => Answer::Failed(ClientError {
+                severity: "FATAL",
+                ..ClientError::unreachable("primary", &other.to_string())
+            }),
         }
     }
 
@@ -177,7 +182,11 @@ impl Session {
             return;
         };
         self.left(lease.node);
-        if lease.state.spoiled { drop(lease) } else { lease.release() }
+        if lease.state.spoiled {
+            drop(lease)
+        } else {
+            lease.release()
+        }
         self.lease = self.parked.take();
         self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
     }

@@ -102,7 +102,11 @@ impl Session {
     }
 }
 
-fn read(worker: &crate::worker::Worker, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<(Box<[u8]>, usize)>> {
+fn read(
+    worker: &crate::worker::Worker,
+    stream: &mut Stream,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(Box<[u8]>, usize)>> {
     let mut scratch = worker.take_scratch();
     match stream.poll_read_into(cx, &mut scratch) {
         Poll::Ready(Ok(n)) => Poll::Ready(Ok((scratch, n))),

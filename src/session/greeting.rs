@@ -271,7 +271,9 @@ async fn first_lease(
                 match checkout(&pool, worker, Instant::now() + sections.checkout_timeout).await {
                     Ok(lease) => return Ok(lease),
                     Err(CheckoutError::Refused { error, .. }) => return Err(Unfit::Said(error.to_vec())),
-                    Err(CheckoutError::Timeout { pool }) => return Err(Unfit::Error(ClientError::checkout_timeout(&pool))),
+                    Err(CheckoutError::Timeout { pool }) => {
+                        return Err(Unfit::Error(ClientError::checkout_timeout(&pool)));
+                    }
                     Err(error) => ClientError::unreachable("primary", &error.to_string()),
                 }
             }

@@ -1,9 +1,10 @@
 //! Pure: the server connection is gone. What the client hears of it depends on what was under way: nothing, if it can be
 //! done once more; an error that says what is known, if not. Part of the machine.
 
-use super::machine::{Block, CopyIn, Fate, LinkRole, Machine, Phase, Replay, Reply, SessionEnd, Setback, Step, Work};
+use super::machine::{LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::unit::End;
+use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Work};
 use crate::cluster::NodeId;
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend};
@@ -47,7 +48,10 @@ impl Machine {
             // Once: a statement that takes the primary down must not do so for ever.
             LinkRole::Primary => self.work.replay == Replay::Read,
         };
-        again && self.work.reply == Reply::Held && matches!(self.work.fate, Fate::Clean | Fate::Refused) && self.phase == Phase::Running
+        again
+            && self.work.reply == Reply::Held
+            && matches!(self.work.fate, Fate::Clean | Fate::Refused)
+            && self.phase == Phase::Running
     }
 
     /// The unit is done once more, elsewhere if possible.

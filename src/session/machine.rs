@@ -2,7 +2,6 @@
 //! what happens next; `session::mod` does the I/O that a Step asks for. The work is spread over `route` (where a unit runs),
 //! `emit` (client's messages to a node), `replies` (a node's messages to the client) and `settle` (what a unit left behind).
 
-use std::rc::Rc;
 use std::time::Duration;
 
 use super::audit::Audit;
@@ -12,7 +11,8 @@ use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
 use super::undo::Undo;
-use super::unit::{End, Reader, Unit};
+use super::unit::{Reader, Unit};
+use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
 use crate::config::{ClusterConfig, RoutingConfig};
@@ -21,8 +21,8 @@ use crate::protocol::TransactionStatus;
 use crate::protocol::frame::FrameError;
 use crate::protocol::sqlstate::ClientError;
 use crate::routing::{self, Floor, RouteSetting, SessionState, Target};
+use crate::sql::Lexis;
 use crate::sql::cache::VerdictCache;
-use crate::sql::{Lexis, TransactionModes, Verdict};
 
 /// What the machine asks of the session's loop.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,126 +116,6 @@ pub struct ServerIo<'a> {
     pub to_server: &'a mut Vec<u8>,
 }
 
-/// See house.md: Idle and Queued are `Ready` and `Routed` here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Between units.
-    Ready,
-    /// Decided; a server connection is on its way.
-    Routed(Target),
-    /// The unit is being sent, or its replies are owed.
-    Running,
-    /// A transaction is being rolled back on its replica, to be opened elsewhere.
-    Leaving,
-    /// The unit failed before it was sent: its messages are dropped up to Sync.
-    Skipping,
-}
-
-/// The transaction block, as the client sees it.
-#[derive(Debug, Default)]
-pub(super) enum Block {
-    #[default]
-    None,
-    /// The client was told that its BEGIN is done; no node has heard of it yet.
-    Announced(Box<Announced>),
-    /// Open on a replica: so far only reads were in it, so it can move.
-    Replica(Box<Announced>),
-    Primary,
-    /// It could not be opened after all: everything fails until the client ends it.
-    Doomed,
-}
-
-/// A BEGIN that is sent with the first real statement.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Announced {
-    /// The client's own texts, joined by semicolons.
-    pub text: Vec<u8>,
-    pub modes: TransactionModes,
-}
-
-/// How a COPY FROM STDIN is going on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum CopyIn {
-    #[default]
-    None,
-    Simple,
-    Extended,
-}
-
-/// What happened to a unit so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Fate {
-    #[default]
-    Clean,
-    /// An error was forwarded.
-    Failed,
-    /// The node's last words (FATAL) were forwarded.
-    Ended,
-    /// A replica's error was held back: the primary is asked instead when the replica is done.
-    Refused,
-}
-
-/// Whether a reply may go to the client at once.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Reply {
-    #[default]
-    Direct,
-    /// From a replica: held back while it can still be asked for elsewhere.
-    Held,
-}
-
-/// A message that is longer than what has arrived of it goes through in pieces.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Piecemeal {
-    pub left: usize,
-    pub forward: Forward,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Forward {
-    #[default]
-    Pass,
-    Drop,
-}
-
-/// The unit that is being executed.
-#[derive(Debug, Default)]
-pub(super) struct Work {
-    /// What ended it; `None` while more of it is to be sent.
-    pub end: Option<End>,
-    /// Which of the unit's texts is the next to be sent.
-    pub next_text: usize,
-    pub fate: Fate,
-    pub reply: Reply,
-    /// Whether it may be run a second time (a proven read, autocommit).
-    pub replay: Replay,
-    pub copy: CopyIn,
-    pub from_client: Piecemeal,
-    pub from_server: Piecemeal,
-    /// Of statements that succeeded, if they have acts.
-    pub acts: Vec<Rc<Verdict>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Replay {
-    #[default]
-    Never,
-    Read,
-    /// It was already run a second time.
-    Again,
-}
-
-/// What kept a unit from being answered where it was sent first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Setback {
-    #[default]
-    None,
-    /// The replica went away.
-    Lost(NodeId),
-    /// The replica answered with an error (the metrics' word for it): only the primary's word counts.
-    Refused(&'static str),
-}
-
 /// One session.
 pub struct Machine {
     pub(super) id: u64,
@@ -270,35 +150,6 @@ pub struct Machine {
     pub(super) refusal: &'static str,
     /// Nothing may follow a change of role before it was seen to succeed.
     pub(super) await_settings: bool,
-}
-
-/// What the transaction at hand did that must be looked after when it ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traces(u8);
-
-impl Traces {
-    /// Acts about settings or the server process were seen inside a block.
-    pub(super) const AUDIT: Traces = Traces(1);
-    /// The catalog may change.
-    pub(super) const DDL: Traces = Traces(2);
-    /// A setting went back to the server's default, although the session came with a value of its own.
-    pub(super) const TELL: Traces = Traces(4);
-    /// The session reads currval or lastval: taking a sequence value pins it from now on.
-    pub(super) const SEQUENCES: Traces = Traces(8);
-    /// The session's SQL names its prepared statements: on its primary connection they have the names that it gave them.
-    pub(super) const OWN_NAMES: Traces = Traces(16);
-
-    pub(super) fn add(&mut self, trace: Traces) {
-        self.0 |= trace.0;
-    }
-
-    pub(super) fn remove(&mut self, trace: Traces) {
-        self.0 &= !trace.0;
-    }
-
-    pub(super) fn has(self, trace: Traces) -> bool {
-        self.0 & trace.0 != 0
-    }
 }
 
 /// A unit that is over: for the metrics.
@@ -377,7 +228,10 @@ impl Machine {
 
     /// Nothing is under way: no unit, no transaction block, nothing owed.
     pub fn is_idle(&self) -> bool {
-        self.phase == Phase::Ready && matches!(self.block, Block::None) && self.status == TransactionStatus::Idle && self.owed.is_empty()
+        self.phase == Phase::Ready
+            && matches!(self.block, Block::None)
+            && self.status == TransactionStatus::Idle
+            && self.owed.is_empty()
     }
 
     /// The unit at hand was decided and has no server connection yet.
@@ -388,7 +242,9 @@ impl Machine {
     /// A node will say something next, without anything more from the client.
     pub fn awaits_node(&self) -> bool {
         match self.phase {
-            Phase::Running => self.work.end.is_some() && self.work.copy == CopyIn::None && self.work.from_client.left == 0,
+            Phase::Running => {
+                self.work.end.is_some() && self.work.copy == CopyIn::None && self.work.from_client.left == 0
+            }
             Phase::Leaving | Phase::Routed(_) => true,
             Phase::Ready | Phase::Skipping => false,
         }

@@ -5,9 +5,12 @@ pub mod audit;
 mod checkout;
 mod emit;
 mod event;
+mod forward;
 mod greeting;
+mod here;
 mod lost;
 pub mod machine;
+mod naming;
 pub mod pins;
 pub mod pipeline;
 pub mod relay;
@@ -15,13 +18,14 @@ mod replication;
 mod replies;
 mod route;
 mod run;
-mod settle;
-mod tally;
 pub mod settings;
+mod settle;
 pub mod statements;
+mod tally;
 mod undo;
 pub mod unit;
 mod vacate;
+mod work;
 
 pub mod cancel;
 pub mod login;
@@ -172,7 +176,13 @@ pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer
     worker.metrics.client_closed();
 }
 
-async fn serve_session(worker: &Rc<Worker>, shared: &Arc<Shared>, mut stream: Stream, request: StartupRequest, peer: &str) {
+async fn serve_session(
+    worker: &Rc<Worker>,
+    shared: &Arc<Shared>,
+    mut stream: Stream,
+    request: StartupRequest,
+    peer: &str,
+) {
     let patience = shared.sections.load().limits.login_timeout;
     let auth = shared.auth.load_full();
     let login = login::authenticate(&mut stream, &request, &auth);

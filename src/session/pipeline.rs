@@ -51,7 +51,10 @@ pub enum Ours {
 pub enum Parsed {
     Unnamed,
     /// Known to the session as `name`, to the server connection by the key.
-    Named { name: Box<[u8]>, key: StatementKey },
+    Named {
+        name: Box<[u8]>,
+        key: StatementKey,
+    },
     /// Expected to fail: the client used the name of a statement that it has.
     Duplicate,
 }

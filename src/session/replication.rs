@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use tracing::{debug, info};
 
-use super::startup::StartupRequest;
 use super::greeting::secret_length;
+use super::startup::StartupRequest;
 use super::{Refusal, Shared};
 use crate::auth::Credentials;
 use crate::pool::connection::{CancelTarget, dial};
@@ -40,7 +40,9 @@ pub(super) async fn serve(
     };
     let (mut server, greeting) = match opened.await {
         Ok(opened) => opened,
-        Err(ConnectError::Login(LoginError::Refused { body, .. })) => return Refusal::quoting(client, &body).tell().await,
+        Err(ConnectError::Login(LoginError::Refused { body, .. })) => {
+            return Refusal::quoting(client, &body).tell().await;
+        }
         Err(error) => {
             info!(%error, "a replication connection could not be opened");
             return Refusal::new(client, &ClientError::unreachable("primary", &error.to_string())).tell().await;

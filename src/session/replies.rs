@@ -1,9 +1,10 @@
 //! Pure: a node's messages on their way to the client. Each is matched with what is owed; the answers to our own requests
 //! are swallowed, a replica's error is held back, everything else passes unseen. Part of the machine.
 
-use super::machine::{Block, CopyIn, Env, Fate, Forward, Link, Machine, Phase, Piecemeal, Reply, ServerIo, SessionEnd, Step};
+use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed, Parsed};
 use super::undo::Undo;
+use super::work::{Block, CopyIn, Fate, Forward, Phase, Piecemeal, Replay, Reply, Setback, Traces};
 use crate::pool::state::{UnnamedKey, server_name};
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
@@ -83,7 +84,7 @@ impl Machine {
     /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
     fn forwarded(&mut self) {
         if self.work.reply == Reply::Direct {
-            self.work.replay = super::machine::Replay::Never;
+            self.work.replay = Replay::Never;
         }
     }
 
@@ -95,11 +96,16 @@ impl Machine {
         }
     }
 
-    fn on_message(&mut self, tag: u8, message: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Fare {
-        let ours = matches!(
-            self.owed.front(),
-            Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed)
-        );
+    fn on_message(
+        &mut self,
+        tag: u8,
+        message: &[u8],
+        io: &mut ServerIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) -> Fare {
+        let ours =
+            matches!(self.owed.front(), Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed));
         match tag {
             b'D' | b'T' | b'C' | b'I' | b'N' | b'n' if ours => {
                 if let (b'D', Some(audit)) = (tag, &mut self.audit) {
@@ -139,7 +145,9 @@ impl Machine {
             b'E' => self.on_error(&message[HEADER..], io, link),
             b'Z' => match message.get(HEADER).copied().and_then(TransactionStatus::from_byte) {
                 Some(status) => Fare::Ready(status),
-                None => Fare::End(SessionEnd::Error(ClientError::protocol_violation("pgweir: a node sent a malformed ReadyForQuery"))),
+                None => Fare::End(SessionEnd::Error(ClientError::protocol_violation(
+                    "pgweir: a node sent a malformed ReadyForQuery",
+                ))),
             },
             _ => Fare::Drop,
         }
@@ -168,7 +176,7 @@ impl Machine {
             None => link.parameters.push((name_text.into_owned(), value.into_owned())),
         }
         let hidden = name == b"in_hot_standby" || Machine::on_replica(link);
-        let told = self.traces.has(super::machine::Traces::TELL) && matches!(self.owed.front(), Some(Owed::Ours(Ours::Settings)));
+        let told = self.traces.has(Traces::TELL) && matches!(self.owed.front(), Some(Owed::Ours(Ours::Settings)));
         if hidden || (ours && !told) { Fare::Drop } else { Fare::Pass }
     }
 
@@ -286,7 +294,7 @@ impl Machine {
         match ours {
             Ours::Settings => {
                 self.await_settings = false;
-                self.traces.remove(super::machine::Traces::TELL);
+                self.traces.remove(Traces::TELL);
                 None
             }
             Ours::Begin | Ours::Discard => None,
@@ -320,7 +328,7 @@ impl Machine {
     fn refuse(&mut self, io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Step {
         io.to_client.clear();
         self.undo();
-        self.setback = super::machine::Setback::Refused(self.refusal);
+        self.setback = Setback::Refused(self.refusal);
         if let Block::Replica(announced) = std::mem::take(&mut self.block) {
             self.block = Block::Announced(announced);
         }

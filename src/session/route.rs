@@ -1,19 +1,17 @@
 //! Pure: what becomes of a unit that was read: answered here, or sent to the node that `routing::decide` names. Part of
 //! the machine.
 
-use std::rc::Rc;
 use std::time::Duration;
 
-use super::machine::{Announced, Block, ClientIo, Env, Fate, Link, LinkRole, Machine, Phase, Replay, Reply, SessionEnd, Setback, Step, Traces, Work};
+use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::settle::show_floor;
-use super::undo::Undo;
 use super::unit::{End, NamesStatements, Progress};
+use super::work::{Block, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::pool::sync::{self, Sync};
-use crate::protocol::frame::{self, FrameError};
-use crate::protocol::frontend::{self, Named};
-use crate::protocol::sqlstate::ClientError;
-use crate::protocol::{TransactionStatus, backend};
+use crate::protocol::TransactionStatus;
+use crate::protocol::frame::FrameError;
+use crate::protocol::frontend::{self};
 use crate::routing::{self, Floor, Request, Target, Transaction};
 use crate::sql::{Act, Effect, Isolation, Reason, TransactionModes, Verdict};
 
@@ -66,7 +64,13 @@ impl Machine {
     }
 
     /// Decides where the unit runs.
-    fn place(&mut self, end: End, io: &mut ClientIo<'_>, link: Option<&mut Link<'_>>, env: &mut Env<'_>) -> Option<Step> {
+    fn place(
+        &mut self,
+        end: End,
+        io: &mut ClientIo<'_>,
+        link: Option<&mut Link<'_>>,
+        env: &mut Env<'_>,
+    ) -> Option<Step> {
         let verdict = self.unit.verdict();
         if let Reason::UnsafeSetting(name) = &verdict.reason
             && let Some(own) = name.strip_prefix("pgweir.")
@@ -277,147 +281,6 @@ impl Machine {
         self.aliases.clear();
     }
 
-    /// Answers what needs no node: a lazy BEGIN and the end of a block that no node has heard of, Close and Sync.
-    fn answer_here(&mut self, input: &[u8], end: End, io: &mut ClientIo<'_>) -> bool {
-        if self.unit.trivial {
-            self.answer_trivial(&input[..self.unit.length], end, io);
-            return true;
-        }
-        let single = match (end, self.unit.texts.as_slice()) {
-            (End::Query, [verdict]) if verdict.statements == 1 && verdict.acts.len() == 1 => Rc::clone(verdict),
-            _ if matches!(self.block, Block::Doomed) => return self.answer_doomed(end, io),
-            _ => return false,
-        };
-        let text = frontend::query(&input[frame::HEADER..self.unit.length]).unwrap_or_default();
-        match (&single.acts[0], &mut self.block) {
-            (Act::Begin(modes), Block::None) if self.status == TransactionStatus::Idle => {
-                let Some(tag) = begin_tag(text) else {
-                    return false;
-                };
-                self.block = Block::Announced(Box::new(Announced { text: text.to_vec(), modes: *modes }));
-                self.answer(tag, TransactionStatus::InTransaction, io)
-            }
-            (Act::SetTransaction(modes), Block::Announced(announced)) => {
-                announced.text.push(b';');
-                announced.text.extend_from_slice(text);
-                let old = announced.modes;
-                announced.modes = TransactionModes {
-                    read_only: modes.read_only.or(old.read_only),
-                    isolation: modes.isolation.or(old.isolation),
-                    deferrable: modes.deferrable.or(old.deferrable),
-                };
-                self.answer("SET", TransactionStatus::InTransaction, io)
-            }
-            (Act::Commit { chain: false }, Block::Announced(_)) => self.answer_end("COMMIT", io),
-            (Act::Rollback { chain: false }, Block::Announced(_) | Block::Doomed) => self.answer_end("ROLLBACK", io),
-            (Act::Commit { chain: false }, Block::Doomed) => self.answer_end("ROLLBACK", io),
-            (_, Block::Doomed) => self.answer_doomed(end, io),
-            _ => false,
-        }
-    }
-
-    fn answer(&mut self, tag: &str, status: TransactionStatus, io: &mut ClientIo<'_>) -> bool {
-        self.statements.drop_unnamed();
-        backend::put_command_complete(io.to_client, tag);
-        backend::put_ready_for_query(io.to_client, status);
-        true
-    }
-
-    fn answer_end(&mut self, tag: &str, io: &mut ClientIo<'_>) -> bool {
-        self.block = Block::None;
-        self.answer(tag, TransactionStatus::Idle, io)
-    }
-
-    fn answer_doomed(&mut self, end: End, io: &mut ClientIo<'_>) -> bool {
-        backend::put_error(io.to_client, &ClientError::transaction_aborted());
-        if end == End::Flush || end == End::Overlong {
-            self.phase = Phase::Skipping;
-        } else {
-            backend::put_ready_for_query(io.to_client, TransactionStatus::Failed);
-        }
-        true
-    }
-
-    /// What the client is told of its own block, whatever the nodes know.
-    pub(super) fn client_status(&self) -> TransactionStatus {
-        match self.block {
-            Block::Announced(_) => TransactionStatus::InTransaction,
-            Block::Doomed => TransactionStatus::Failed,
-            _ => self.status,
-        }
-    }
-
-    fn answer_trivial(&mut self, mut messages: &[u8], end: End, io: &mut ClientIo<'_>) {
-        while let Ok(Some(header)) = frame::header(messages) {
-            let body = &messages[frame::HEADER..header.total];
-            if header.tag == b'C' {
-                if let Some(Named::Statement(name)) = frontend::named(body) {
-                    self.close_statement(name);
-                }
-                frontend::message(io.to_client, b'3', |_| {});
-            }
-            messages = &messages[header.total..];
-        }
-        if end == End::Sync {
-            backend::put_ready_for_query(io.to_client, self.client_status());
-        }
-    }
-
-    /// The client's own view of Close.
-    pub(super) fn close_statement(&mut self, name: &[u8]) {
-        if name.is_empty() {
-            self.statements.drop_unnamed();
-        } else if let Some(statement) = self.statements.remove(name)
-            && self.work.replay != Replay::Never
-        {
-            self.undo.push(Undo::Closed(name.into(), statement));
-        }
-    }
-
-    /// No server connection can be had: the client is told, and what it sent of the unit is dropped.
-    pub fn on_no_lease(&mut self, error: &ClientError, input: &[u8], at: &mut usize, to_client: &mut Vec<u8>) -> Step {
-        if error.severity == "FATAL" {
-            return Step::Close(SessionEnd::Error(error.clone()));
-        }
-        backend::put_error(to_client, error);
-        if !matches!(self.block, Block::None) {
-            self.block = Block::Doomed;
-        }
-        let sent = &input[*at..][..self.unit.length.min(input.len() - *at)];
-        let ends = last_tag(sent).is_some_and(|tag| matches!(tag, b'Q' | b'S' | b'F'));
-        *at += sent.len();
-        self.status = TransactionStatus::Idle;
-        self.end_unit();
-        if ends {
-            self.phase = Phase::Ready;
-            backend::put_ready_for_query(to_client, self.client_status());
-        } else {
-            self.phase = Phase::Skipping;
-        }
-        Step::ReadMore
-    }
-
-    /// Drops messages up to Sync. `true` when it was found.
-    pub(super) fn skip(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<bool, FrameError> {
-        loop {
-            let left = self.work.from_client.left.min(input.len() - *at);
-            self.work.from_client.left -= left;
-            *at += left;
-            let Some(header) = frame::frontend_header(&input[*at..])? else {
-                return Ok(false);
-            };
-            let there = header.total.min(input.len() - *at);
-            self.work.from_client.left = header.total - there;
-            *at += there;
-            if header.tag == b'S' {
-                self.phase = Phase::Ready;
-                self.work = Work { fate: Fate::Failed, ..Work::default() };
-                backend::put_ready_for_query(io.to_client, self.client_status());
-                return Ok(true);
-            }
-        }
-    }
-
     /// Notes that the catalog may change; the loop tells the catalog before the bytes leave.
     pub(super) fn trace(&mut self, verdict: &Verdict) {
         if verdict.acts.contains(&Act::Ddl) {
@@ -430,24 +293,4 @@ impl Machine {
 fn ends_block(verdict: &Verdict) -> bool {
     matches!(verdict.acts.as_slice(), [Act::Commit { chain: false } | Act::Rollback { chain: false }])
         && verdict.statements == 1
-}
-
-/// BEGIN and START TRANSACTION differ in their CommandComplete. `None` where the text does not begin with either.
-fn begin_tag(text: &[u8]) -> Option<&'static str> {
-    let text = text.trim_ascii_start();
-    let starts = |word: &[u8]| text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word);
-    match () {
-        () if starts(b"BEGIN") => Some("BEGIN"),
-        () if starts(b"START") => Some("START TRANSACTION"),
-        () => None,
-    }
-}
-
-fn last_tag(mut messages: &[u8]) -> Option<u8> {
-    let mut last = None;
-    while let Ok(Some(header)) = frame::header(messages) {
-        last = Some(header.tag);
-        messages = messages.get(header.total..)?;
-    }
-    last
 }

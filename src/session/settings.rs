@@ -63,7 +63,11 @@ impl SessionSettings {
             Act::ResetAll | Act::DiscardAll => {
                 // RESET ALL leaves the role alone; DISCARD ALL does not.
                 let identity: Vec<_> = match act {
-                    Act::ResetAll => ["role", "session_authorization"].iter().filter_map(|name| self.current.get_key_value(*name)).map(|(name, value)| (name.clone(), value.clone())).collect(),
+                    Act::ResetAll => ["role", "session_authorization"]
+                        .iter()
+                        .filter_map(|name| self.current.get_key_value(*name))
+                        .map(|(name, value)| (name.clone(), value.clone()))
+                        .collect(),
                     _ => Vec::new(),
                 };
                 self.current = Arc::clone(&self.startup);

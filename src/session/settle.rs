@@ -4,10 +4,11 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 use super::audit::{self, Audit};
-use super::machine::{Block, Env, Fate, Finished, Link, LinkRole, Machine, Phase, ServerIo, Setback, Step, Traces, Work};
+use super::machine::{Env, Finished, Link, LinkRole, Machine, ServerIo, Step};
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
+use super::work::{Block, Fate, Phase, Setback, Traces, Work};
 use crate::cluster::{Lsn, Position, Timeline};
 use crate::protocol::{TransactionStatus, frontend};
 use crate::routing::{Floor, LastRead, RouteSetting};
@@ -105,7 +106,8 @@ impl Machine {
     fn account(&mut self, verdict: &Rc<Verdict>, status: TransactionStatus, link: &mut Link<'_>) {
         let failed = self.work.fate == Fate::Failed;
         let in_block = status != TransactionStatus::Idle || !matches!(self.block, Block::None);
-        let mixed = verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
+        let mixed =
+            verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
         for act in &verdict.acts {
             match act {
                 Act::Audit => {
@@ -128,7 +130,15 @@ impl Machine {
                     link.state.statements.clear();
                     link.state.sequences = None;
                     self.traces.remove(Traces::OWN_NAMES);
-                    for pin in [Pin::TempObjects, Pin::HoldCursor, Pin::AdvisoryLock, Pin::Listen, Pin::SqlPrepare, Pin::Sequence, Pin::BackendPid] {
+                    for pin in [
+                        Pin::TempObjects,
+                        Pin::HoldCursor,
+                        Pin::AdvisoryLock,
+                        Pin::Listen,
+                        Pin::SqlPrepare,
+                        Pin::Sequence,
+                        Pin::BackendPid,
+                    ] {
                         self.pins.remove(pin);
                     }
                 }
@@ -138,16 +148,19 @@ impl Machine {
                     self.pins.remove(Pin::SqlPrepare);
                     self.traces.remove(Traces::OWN_NAMES);
                 }
-                Act::Deallocate { name } => {
-                    match self.statements.remove(name.as_bytes()) {
-                        Some(statement) => drop(link.state.statements.remove(statement.key)),
-                        None => self.traces.add(Traces::AUDIT),
-                    }
-                }
+                Act::Deallocate { name } => match self.statements.remove(name.as_bytes()) {
+                    Some(statement) => drop(link.state.statements.remove(statement.key)),
+                    None => self.traces.add(Traces::AUDIT),
+                },
                 Act::Sequence => self.on_sequence(link),
                 Act::LastSequence => self.on_last_sequence(link),
                 Act::Pin(pin) => self.pins.insert(*pin),
-                Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. } | Act::PrepareTransaction | Act::SetTransaction(_) | Act::Ddl => {}
+                Act::Begin(_)
+                | Act::Commit { .. }
+                | Act::Rollback { .. }
+                | Act::PrepareTransaction
+                | Act::SetTransaction(_)
+                | Act::Ddl => {}
             }
         }
     }
@@ -224,7 +237,9 @@ impl Machine {
         self.state.floor = match self.state.floor {
             Floor::None => Floor::At(floor),
             Floor::At(known) => Floor::At(higher(known)),
-            Floor::Unknown { ticket, at_least } => Floor::Unknown { ticket, at_least: Some(at_least.map_or(floor, higher)) },
+            Floor::Unknown { ticket, at_least } => {
+                Floor::Unknown { ticket, at_least: Some(at_least.map_or(floor, higher)) }
+            }
         };
     }
 }

@@ -84,7 +84,11 @@ impl Backend {
     fn query(&mut self, body: &[u8], data: &mut dyn Data) {
         self.statements.remove(&b""[..]);
         let text = String::from_utf8(body[..body.len() - 1].to_vec()).expect("text");
-        let texts: Vec<&str> = if text.starts_with(audit::QUERY) { vec![&text] } else { text.split(';').filter(|one| !one.is_empty()).collect() };
+        let texts: Vec<&str> = if text.starts_with(audit::QUERY) {
+            vec![&text]
+        } else {
+            text.split(';').filter(|one| !one.is_empty()).collect()
+        };
         for one in texts {
             match self.execute(one.trim(), "", data) {
                 Ok((rows, tag)) => {
@@ -110,7 +114,10 @@ impl Backend {
                 let text = String::from_utf8(parse.text.to_vec()).expect("text");
                 self.check_aborted(&text)?;
                 if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
-                    return Err(("42P05", format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(parse.name))));
+                    return Err((
+                        "42P05",
+                        format!("prepared statement \"{}\" already exists", String::from_utf8_lossy(parse.name)),
+                    ));
                 }
                 if text.contains("nosuch") {
                     self.statements.remove(&b""[..]);
@@ -280,7 +287,9 @@ impl Backend {
     }
 
     fn fail(&mut self, (sqlstate, text): &Failure) {
-        message(&mut self.out, b'E', |out| out.extend_from_slice(format!("SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0").as_bytes()));
+        message(&mut self.out, b'E', |out| {
+            out.extend_from_slice(format!("SERROR\0VERROR\0C{sqlstate}\0M{text}\0\0").as_bytes())
+        });
         if self.status == Status::Block {
             self.status = Status::Failed;
         } else if self.status == Status::Idle {

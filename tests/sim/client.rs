@@ -41,7 +41,11 @@ impl Client {
     /// The next unit; its answer by the ideal server is noted.
     pub fn next(&mut self, dice: &mut Dice) -> Vec<u8> {
         let mut out = Vec::new();
-        if dice.one_in(3) { self.extended(&mut out, dice) } else { put_query(&mut out, self.text(dice).as_bytes()) }
+        if dice.one_in(3) {
+            self.extended(&mut out, dice)
+        } else {
+            put_query(&mut out, self.text(dice).as_bytes())
+        }
         self.left -= 1;
         self.ideal.on_bytes(&out, &mut Ideal);
         self.expected.append(&mut self.ideal.out);
@@ -64,7 +68,9 @@ impl Client {
             10 => format!("SET search_path TO 'p{id}'"),
             11 => ["RESET search_path", "RESET ALL", "SET work_mem TO '64kB'"][dice.below(3)].to_owned(),
             12 => "SELECT nosuch()".to_owned(),
-            13 if !self.in_block => ["DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE s1", "SELECT loud_writer()"][id].to_owned(),
+            13 if !self.in_block => {
+                ["DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE s1", "SELECT loud_writer()"][id].to_owned()
+            }
             _ => "SHOW search_path".to_owned(),
         }
     }

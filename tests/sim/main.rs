@@ -83,7 +83,9 @@ impl Simulation {
         }
         let hanging = self.pairs.iter().filter(|pair| !pair.over);
         let hanging: Vec<_> = hanging
-            .map(|pair| (pair.session.id, pair.client.left, pair.client.expected.len(), pair.wire.len(), pair.session.is_idle()))
+            .map(|pair| {
+                (pair.session.id, pair.client.left, pair.client.expected.len(), pair.wire.len(), pair.session.is_idle())
+            })
             .collect();
         Err(format!("(session, units left, bytes owed, bytes unread, idle) {hanging:?} hang"))
     }
@@ -163,7 +165,11 @@ impl Pair {
         let bytes: Vec<u8> = lease.backend.out.drain(..count).collect();
         if trace {
             let (id, node) = (lease.id, lease.node);
-            println!("{} hears from {id} on node {node} {}", self.session.id, String::from_utf8_lossy(&bytes).escape_debug());
+            println!(
+                "{} hears from {id} on node {node} {}",
+                self.session.id,
+                String::from_utf8_lossy(&bytes).escape_debug()
+            );
         }
         self.session.on_server(&bytes, world, verdicts)
     }

@@ -77,7 +77,12 @@ impl Session {
         }
     }
 
-    pub fn on_client(&mut self, bytes: &[u8], world: &mut World, verdicts: &mut VerdictCache) -> Result<(), SessionEnd> {
+    pub fn on_client(
+        &mut self,
+        bytes: &[u8],
+        world: &mut World,
+        verdicts: &mut VerdictCache,
+    ) -> Result<(), SessionEnd> {
         self.inbox.extend_from_slice(bytes);
         self.feed(world, verdicts)
     }
@@ -158,7 +163,12 @@ impl Session {
         }
     }
 
-    pub fn on_server(&mut self, bytes: &[u8], world: &mut World, verdicts: &mut VerdictCache) -> Result<(), SessionEnd> {
+    pub fn on_server(
+        &mut self,
+        bytes: &[u8],
+        world: &mut World,
+        verdicts: &mut VerdictCache,
+    ) -> Result<(), SessionEnd> {
         let mut input = std::mem::take(&mut self.server_in);
         input.extend_from_slice(bytes);
         let (mut own, mut requests, mut at) = (Vec::new(), Vec::new(), 0);

@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pgweir::catalog::{Catalog, Conduct, Function, IsSequence, Named, Relation, Safety, TakesRow, Writes};
-use pgweir::cluster::{ClusterView, GlobalFloor, Health, Lsn, NodeFacts, NodeId, NodeStats, NodeView, Position, Role, Sample, Timeline};
+use pgweir::cluster::{
+    ClusterView, GlobalFloor, Health, Lsn, NodeFacts, NodeId, NodeStats, NodeView, Position, Role, Sample, Timeline,
+};
 use pgweir::pool::state::ConnectionState;
 
 use super::backend::{Backend, Data};
@@ -196,10 +198,15 @@ impl World {
         let named = connection.backend.statements.keys().filter(|name| !name.is_empty()).count();
         // More is known to happen: a Close of ours that was skipped behind an error is not sent again (open).
         if named < connection.state.statements.len() {
-            self.broken.push(format!("connection {} has {named} statements, not {}", connection.id, connection.state.statements.len()));
+            self.broken.push(format!(
+                "connection {} has {named} statements, not {}",
+                connection.id,
+                connection.state.statements.len()
+            ));
         }
         if connection.backend.statements.contains_key(&b""[..]) && connection.state.unnamed.is_none() {
-            self.broken.push(format!("connection {}: the unnamed statement is {:?}", connection.id, connection.state.unnamed));
+            self.broken
+                .push(format!("connection {}: the unnamed statement is {:?}", connection.id, connection.state.unnamed));
         }
         self.idle.push(connection);
     }

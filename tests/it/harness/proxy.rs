@@ -151,7 +151,12 @@ fn config_text(cluster: &Cluster, port: u16, admin_port: u16, settings: &[(&str,
         .collect();
     let users = format!("[{}]", users.join(", "));
     // Two workers even where there is one core: what goes wrong between threads must go wrong here.
-    let defaults = [("auth.users", users.as_str()), ("listen.workers", "2"), ("routing.catalog_poll", "\"200ms\""), ("log.level", "\"info\"")];
+    let defaults = [
+        ("auth.users", users.as_str()),
+        ("listen.workers", "2"),
+        ("routing.catalog_poll", "\"200ms\""),
+        ("log.level", "\"info\""),
+    ];
     for (key, value) in defaults.iter().filter(|(key, _)| !settings.iter().any(|(own, _)| own == key)).chain(settings) {
         writeln!(text, "{key} = {value}").expect("a string takes text");
     }

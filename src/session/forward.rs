@@ -1,0 +1,176 @@
+//! What comes from a node: given to the machine, sent on or held back; a connection that died; accounts of what is over. Part
+//! of the session's loop in `run`.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::machine::{LinkRole, ServerIo, SessionEnd, Step};
+use super::relay::Outbox;
+use super::run::{PRIMARY_LOST, Session, link};
+use crate::metrics::Route;
+use crate::protocol::sqlstate::ClientError;
+
+impl Session {
+    pub(super) fn on_server_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
+        if bytes.is_empty() {
+            return self.on_server_lost();
+        }
+        self.worker.metrics.bytes_from_server(bytes.len());
+        if self.server_in.is_empty() {
+            let taken = self.relay(bytes)?;
+            // A message of the node that is not whole yet; the lease may be gone with everything else.
+            self.server_in.extend_from_slice(&bytes[taken.min(bytes.len())..]);
+        } else {
+            let mut input = std::mem::take(&mut self.server_in);
+            input.extend_from_slice(bytes);
+            let taken = self.relay(&input)?;
+            input.drain(..taken);
+            self.server_in = input;
+        }
+        if self.lease.is_none() {
+            self.server_in = Vec::new();
+        }
+        self.feed_inbox()
+    }
+
+    /// Gives the machine what the node sent; returns how many bytes were taken.
+    pub(super) fn relay(&mut self, input: &[u8]) -> Result<usize, SessionEnd> {
+        let (mut own, mut requests, mut at) = (self.worker.take_buffer(), self.worker.take_buffer(), 0);
+        let had_ddl = self.machine.has_ddl();
+        let mut io = ServerIo { to_client: Outbox::new(input, &mut own), to_server: &mut requests };
+        let step = self.ask(|machine, link, env| match link {
+            Some(link) => machine.on_server(input, &mut at, &mut io, link, env),
+            None => Ok(Step::ReadMore),
+        });
+        let step = step.unwrap_or_else(|error| {
+            Step::Close(SessionEnd::Error(ClientError::protocol_violation(format!("pgweir: a node sent an {error}"))))
+        });
+        if had_ddl && !self.machine.has_ddl() {
+            self.catalog.ddl_ended();
+        }
+        self.on_finished();
+        self.count_holdings();
+        self.forward(io.to_client.bytes(), &step);
+        self.send_server(io.to_server);
+        self.worker.put_buffer(own);
+        self.worker.put_buffer(requests);
+        self.follow(step).map(|()| at)
+    }
+
+    /// Sends a reply on, or holds it back while another node may still have to be asked.
+    pub(super) fn forward(&mut self, bytes: &[u8], step: &Step) {
+        if *step == Step::Retry || self.machine.discards_reply() {
+            self.reply.clear();
+            return;
+        }
+        if self.machine.holds_reply() {
+            self.reply.extend_from_slice(bytes);
+            if self.reply.len() <= self.rules.routing.hold_back {
+                return;
+            }
+            self.machine.reply_overflowed();
+            self.request = Vec::new();
+            let held = std::mem::take(&mut self.reply);
+            self.send_client(&held);
+            return;
+        }
+        if self.reply.is_empty() {
+            self.send_client(bytes);
+        } else {
+            self.reply.extend_from_slice(bytes);
+            let held = std::mem::take(&mut self.reply);
+            self.send_client(&held);
+        }
+    }
+
+    pub(super) fn follow(&mut self, step: Step) -> Result<(), SessionEnd> {
+        if !self.machine.keeps_request() && step != Step::Retry {
+            self.request.clear();
+        }
+        match step {
+            Step::Release => self.release(),
+            Step::Retry => {
+                self.release();
+                self.again();
+            }
+            Step::Close(end) => return Err(end),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The unit's bytes come once more, in front of everything else.
+    pub(super) fn again(&mut self) {
+        let mut request = std::mem::take(&mut self.request);
+        request.append(&mut self.inbox);
+        self.inbox = request;
+    }
+
+    pub(super) fn on_server_lost(&mut self) -> Result<(), SessionEnd> {
+        let Some(mut lease) = self.lease.take() else {
+            return Ok(());
+        };
+        self.shared.cluster.report_failure(lease.node);
+        self.reply.clear();
+        self.server_in.clear();
+        self.server_out.clear();
+        let name = self.node_name(lease.node);
+        let role = link(&mut lease).role;
+        let mut last_words = self.worker.take_buffer();
+        if self.lost.is_some_and(|lost| lease.opened < lost) {
+            self.machine.on_stale_loss();
+        }
+        self.lost = Some(Instant::now());
+        let step = self.machine.on_server_eof(lease.node, &name, role, &mut last_words);
+        self.lease = Some(lease);
+        self.drop_lease();
+        self.send_client(&last_words);
+        self.worker.put_buffer(last_words);
+        match step {
+            Step::Retry if role == LinkRole::Primary => {
+                // Its other connections are about to be found dead, too.
+                self.again();
+                self.await_change(PRIMARY_LOST, None);
+                return Ok(());
+            }
+            Step::Retry => self.again(),
+            Step::Close(end) => return Err(end),
+            _ => self.request.clear(),
+        }
+        self.feed_inbox()
+    }
+
+    /// Counts a unit that is over.
+    pub(super) fn on_finished(&mut self) {
+        let Some(finished) = self.machine.take_finished() else {
+            return;
+        };
+        let Some(lease) = &mut self.lease else {
+            return;
+        };
+        let made = lease.state.statements.take_made();
+        if made > 0 {
+            self.worker.metrics.server_prepared(u64::from(made));
+        }
+        let node = usize::from(lease.node.0);
+        let route = if finished.replica.is_some() { Route::Replica(node) } else { Route::Primary(node) };
+        let time = self.leased.elapsed();
+        let reason = finished.reason.as_ref().map_or("read", |reason| reason.label());
+        let metrics = &self.worker.metrics;
+        metrics.statements(route, reason, u64::from(finished.statements));
+        metrics.transaction(route, reason);
+        metrics.query_time(route, time);
+        self.account.transaction(u64::from(finished.statements), time);
+        if let Some(setback) = finished.setback {
+            metrics.retry(setback);
+        }
+        if finished.replica.is_none() {
+            self.shared.cluster.wrote();
+        } else if let Some(node) = self.shared.cluster.view().node(lease.node) {
+            // An eighth of the new time: a moving average without a lock.
+            let (old, new) = (node.stats.latency_us.load(Ordering::Relaxed), time.as_micros().min(1 << 31) as u32);
+            node.stats.latency_us.store(old - old / 8 + new / 8, Ordering::Relaxed);
+        }
+        self.leased = Instant::now();
+    }
+}

@@ -1,0 +1,176 @@
+//! Pure: what the session's prepared statements are called on the server connection at hand, and getting them there. Part of
+//! the machine; `emit` calls it.
+
+use std::rc::Rc;
+
+use super::machine::{ClientIo, Env, Link, LinkRole, Machine};
+use super::pipeline::{Ours, Owed, Parsed};
+use super::statements::{self, Statement};
+use super::undo::Undo;
+use super::work::{Replay, Traces};
+use crate::pool::state::{StatementKey, server_name};
+use crate::protocol::frontend;
+use crate::sql::{Act, Pin, Verdict};
+
+impl Machine {
+    /// DEALLOCATE of a statement that was prepared by protocol: on the server it has another name. Also prepares it here.
+    pub(super) fn deallocated(
+        &mut self,
+        verdict: &Verdict,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) -> Option<String> {
+        let [Act::Deallocate { name }] = verdict.acts.as_slice() else {
+            return None;
+        };
+        if self.own_names(link) {
+            return None;
+        }
+        self.statements.named(name.as_bytes())?;
+        let number = self.ensure_named(name.as_bytes(), io, link, env)?;
+        Some(format!("DEALLOCATE {}", server_name(number)))
+    }
+
+    /// A new named statement. It is prepared anew even where another session prepared the same: its errors are its own.
+    pub(super) fn emit_named_parse(
+        &mut self,
+        parse: &frontend::Parse<'_>,
+        verdict: Rc<Verdict>,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) {
+        let key = statements::key(parse.name, parse.rest, self.settings.current(), env.catalog.version);
+        if self.own_names(link) {
+            frontend::put_parse(io.to_server.put(), parse.name, parse.rest);
+        } else {
+            if let Some(number) = link.state.statements.remove(key) {
+                self.close_on_server(number, io);
+            }
+            let number = self.claim(key, io, link, env);
+            frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
+            self.aliases.push((number, parse.name.into()));
+        }
+        let statement = Statement {
+            key,
+            rest: parse.rest.into(),
+            text_length: parse.text.len(),
+            verdict,
+            catalog: env.catalog.version,
+        };
+        self.statements.insert(parse.name, statement);
+        if self.work.replay != Replay::Never {
+            self.undo.push(Undo::Parsed(parse.name.into()));
+        }
+        self.owed.push(Owed::Parse(Parsed::Named { name: parse.name.into(), key }));
+    }
+
+    /// A number for a statement on this connection; the least recently used one makes room.
+    pub(super) fn claim(
+        &mut self,
+        key: StatementKey,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) -> u32 {
+        if let Some(number) = link.state.statements.evict(env.rules.server_statements) {
+            self.close_on_server(number, io);
+        }
+        link.state.statements.insert(key)
+    }
+
+    pub(super) fn close_on_server(&mut self, number: u32, io: &mut ClientIo<'_>) {
+        frontend::put_statement(io.to_server.put(), b'C', server_name(number).as_bytes());
+        self.owed.push(Owed::OurClose(Some(number)));
+    }
+
+    /// The number that a statement of the session has on this connection, after preparing it if need be.
+    pub(super) fn ensure_named(
+        &mut self,
+        name: &[u8],
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) -> Option<u32> {
+        if self.own_names(link) {
+            return None;
+        }
+        let key = self.statements.named(name)?.key;
+        let number = match link.state.statements.touch(key) {
+            Some(number) => number,
+            None => {
+                let number = self.claim(key, io, link, env);
+                let statement = self.statements.named(name)?;
+                frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), &statement.rest);
+                self.owed.push(Owed::OurParse(key));
+                number
+            }
+        };
+        if !self.aliases.iter().any(|(known, _)| *known == number) {
+            self.aliases.push((number, name.into()));
+        }
+        Some(number)
+    }
+
+    /// The unnamed statement is the session's own, or nobody's.
+    pub(super) fn ensure_unnamed(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        match self.statements.unnamed() {
+            Some((key, rest, _)) => {
+                if link.state.unnamed != Some(key) {
+                    frontend::put_parse(io.to_server.put(), b"", rest);
+                    self.owed.push(Owed::OurUnnamed);
+                    link.state.unnamed = Some(key);
+                }
+            }
+            None if link.state.unnamed.is_some() => {
+                frontend::put_statement(io.to_server.put(), b'C', b"");
+                self.owed.push(Owed::OurClose(None));
+                link.state.unnamed = None;
+            }
+            None => {}
+        }
+    }
+
+    /// A Describe of a statement.
+    pub(super) fn emit_name(
+        &mut self,
+        tag: u8,
+        name: &[u8],
+        range: std::ops::Range<usize>,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+        env: &Env<'_>,
+    ) {
+        if name.is_empty() {
+            self.ensure_unnamed(io, link);
+            io.to_server.pass(range);
+        } else if let Some(number) = self.ensure_named(name, io, link, env) {
+            frontend::put_statement(io.to_server.put(), tag, server_name(number).as_bytes());
+        } else {
+            io.to_server.pass(range);
+        }
+    }
+
+    /// Whether statements have the client's own names on this connection.
+    pub(super) fn own_names(&self, link: &Link<'_>) -> bool {
+        link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES)
+    }
+
+    /// From now on they have: the session's SQL is about to name them (EXECUTE, pg_prepared_statements). Other sessions'
+    /// statements leave the connection, and this session stays on it.
+    pub(super) fn take_own_names(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        for number in link.state.statements.drain() {
+            self.close_on_server(number, io);
+        }
+        let out = io.to_server.put();
+        for (name, statement) in self.statements.all() {
+            frontend::put_parse(out, name, &statement.rest);
+            self.owed.push(Owed::OurParse(statement.key));
+        }
+        frontend::message(out, b'S', |_| {});
+        self.owed.push(Owed::Ours(Ours::Discard));
+        self.traces.add(Traces::OWN_NAMES);
+        self.pins.insert(Pin::SqlPrepare);
+    }
+}
