@@ -22,7 +22,7 @@ use crate::config::{Config, ConfigSource};
 use crate::listener::{Door, Listener};
 use crate::metrics::Metrics;
 use crate::pool::{self, Endpoint, Pools};
-use crate::session::{self, Shared};
+use crate::session::{self, Sections, Shared};
 use crate::sql::cache::VerdictCache;
 use crate::tls::{Acceptor, Connector};
 use crate::worker::{Fittings, Workers};
@@ -105,7 +105,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
     let dial = Arc::new(SecureDial::new(&config.nodes, &connectors));
     let cluster = Cluster::new(config.nodes.clone(), config.cluster.clone(), dial);
     let catalogued = Arc::new(Catalogued::new(Arc::clone(&cluster)));
-    let catalogs = Catalogs::new(catalogued, config.routing.clone(), control.clone());
+    let catalogs = Catalogs::new(catalogued, config.routing.clone(), crate::sql::proof::catalog, control.clone());
     let primary = auth::Primary { find: control::find_primary(&cluster, &connectors), control };
     let auth = warmed(Auth::new(&config.auth, config.databases.clone(), Some(primary.clone()))?);
     let acceptor = Acceptor::new(&config.client_tls)?.map(Arc::new);
@@ -117,7 +117,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
         move |node| failures.report_failure(node),
     );
     let shared = Arc::new(Shared::new(
-        &config,
+        sections(&config),
         Arc::clone(&cluster),
         Arc::clone(&catalogs),
         Arc::clone(&pools),
@@ -210,7 +210,7 @@ impl Proxy {
             Ok(auth) => auth,
             Err(error) => return Err(error.to_string()),
         };
-        self.shared.reconfigure(&new, warmed(auth));
+        self.shared.reconfigure(sections(&new), warmed(auth));
         self.door.limit.store(new.limits.clients, Ordering::Relaxed);
         self.metrics.side().config_reloaded();
         let said = match later.as_slice() {
@@ -234,4 +234,15 @@ fn connectors(config: &Config) -> anyhow::Result<Vec<Connector>> {
         Connector::new(&node.tls, &node.host).with_context(|| format!("node {}", node.name))
     };
     config.nodes.iter().map(of_node).collect()
+}
+
+/// What sessions see of the configuration.
+fn sections(config: &Config) -> Sections {
+    Sections {
+        routing: config.routing.clone(),
+        cluster: config.cluster.clone(),
+        pool: config.pool.clone(),
+        pool_overrides: config.pool_overrides.clone(),
+        limits: config.limits.clone(),
+    }
 }

@@ -19,16 +19,23 @@ pub struct Catalogs {
     databases: Mutex<HashMap<Box<str>, Arc<DatabaseCatalog>>>,
     primary: Arc<dyn Primary>,
     config: Arc<RoutingConfig>,
+    prove: loader::Prove,
     /// The control runtime: loading never runs on a worker.
     runtime: tokio::runtime::Handle,
 }
 
 impl Catalogs {
-    pub fn new(primary: Arc<dyn Primary>, config: RoutingConfig, runtime: tokio::runtime::Handle) -> Arc<Catalogs> {
+    pub fn new(
+        primary: Arc<dyn Primary>,
+        config: RoutingConfig,
+        prove: loader::Prove,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Catalogs> {
         Arc::new(Catalogs {
             databases: Mutex::default(),
             ids: AtomicU32::new(0),
             primary,
+            prove,
             config: Arc::new(config),
             runtime,
         })
@@ -43,7 +50,12 @@ impl Catalogs {
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
         let database = Arc::new(DatabaseCatalog::new(id, name));
         databases.insert(name.into(), Arc::clone(&database));
-        self.runtime.spawn(loader::run(Arc::clone(&database), Arc::clone(&self.primary), Arc::clone(&self.config)));
+        self.runtime.spawn(loader::run(
+            Arc::clone(&database),
+            Arc::clone(&self.primary),
+            Arc::clone(&self.config),
+            self.prove,
+        ));
         database
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::handle::DatabaseCatalog;
-use super::{Catalog, fixpoint, query};
+use super::{Catalog, query};
 use crate::cluster::{Lsn, Position, Timeline};
 use crate::config::RoutingConfig;
 
@@ -50,12 +50,15 @@ fn detail(error: &tokio_postgres::Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
 }
 
+/// Makes a snapshot of rows and of the functions that the operator vouches for: `sql::proof::catalog`.
+pub type Prove = fn(&query::Rows, &[String]) -> Catalog;
+
 /// Reads and publishes for as long as the process runs.
-pub async fn run(database: Arc<DatabaseCatalog>, primary: Arc<dyn Primary>, config: Arc<RoutingConfig>) {
+pub async fn run(database: Arc<DatabaseCatalog>, primary: Arc<dyn Primary>, config: Arc<RoutingConfig>, prove: Prove) {
     let mut retry = FIRST_RETRY;
     while !database.is_forgotten() {
         let epoch = primary.epoch();
-        match follow(&database, primary.as_ref(), epoch, &config, &mut retry).await {
+        match follow(&database, primary.as_ref(), epoch, (&config, prove), &mut retry).await {
             Ok(()) => tracing::debug!(database = %database.name, "the primary changed: the catalog is read again"),
             Err(error) => {
                 database.failed();
@@ -72,7 +75,7 @@ async fn follow(
     database: &DatabaseCatalog,
     primary: &dyn Primary,
     epoch: u64,
-    config: &RoutingConfig,
+    (config, prove): (&RoutingConfig, Prove),
     retry: &mut Duration,
 ) -> Result<(), LoadError> {
     let client = patient(primary.connect(&database.name)).await??;
@@ -82,7 +85,7 @@ async fn follow(
         let fingerprint = patient(fingerprint(&client)).await??;
         if database.is_dirty() || seen.as_ref() != Some(&fingerprint) {
             let covered = database.ended_so_far();
-            let catalog = patient(read(&client, config)).await??;
+            let catalog = patient(read(&client, config, prove)).await??;
             database.publish(catalog, covered);
             tracing::debug!(database = %database.name, version = database.snapshot().version, "catalog read");
             // The fingerprint of before the reading: a change in between is seen at the next look.
@@ -114,11 +117,11 @@ async fn fingerprint(client: &Client) -> Result<String, LoadError> {
 }
 
 /// One snapshot, with the position that the primary had reached afterwards.
-pub async fn read(client: &Client, config: &RoutingConfig) -> Result<Catalog, LoadError> {
+pub async fn read(client: &Client, config: &RoutingConfig, prove: Prove) -> Result<Catalog, LoadError> {
     let rows = query::fetch(client).await?;
     let position = position(client).await?;
     let functions = config.read_functions.clone();
-    let mut catalog = tokio::task::spawn_blocking(move || fixpoint::catalog(&rows, &functions))
+    let mut catalog = tokio::task::spawn_blocking(move || prove(&rows, &functions))
         .await
         .map_err(|error| LoadError::Connect(error.to_string()))?;
     catalog.position = position;

@@ -4,10 +4,7 @@
 //! Everything is asked for by name, never by type: an unqualified name stands for every object of that name in every
 //! schema and every overload, so that an answer holds under any search_path and any type resolution.
 
-pub mod analysis;
-pub mod body;
 pub mod builtin;
-pub mod fixpoint;
 pub mod graph;
 pub mod handle;
 pub mod loader;
@@ -45,6 +42,13 @@ impl Conduct {
 
     #[must_use]
     pub fn and(self, other: Conduct) -> Conduct {
+        Conduct(self.0 | other.0)
+    }
+}
+
+impl Conduct {
+    /// The same, for constants.
+    pub const fn and_const(self, other: Conduct) -> Conduct {
         Conduct(self.0 | other.0)
     }
 }

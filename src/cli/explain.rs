@@ -80,7 +80,7 @@ async fn connect(node: &NodeConfig, dial: &dyn Dial) -> anyhow::Result<tokio_pos
 
 async fn catalog(nodes: Nodes<'_>, routing: &RoutingConfig) -> anyhow::Result<Catalog> {
     let client = primary(nodes).await?;
-    let mut catalog = loader::read(&client, routing).await?;
+    let mut catalog = loader::read(&client, routing, crate::sql::proof::catalog).await?;
     catalog.version = 1;
     Ok(catalog)
 }

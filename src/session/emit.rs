@@ -1,6 +1,7 @@
 //! Pure: the client's messages on their way to a node. Prepared statements get the name that they have on this server
 //! connection, and are prepared there first if they are not. Part of the machine.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::audit;
@@ -100,26 +101,7 @@ impl Machine {
                     self.owed.push(Owed::DescribePortal);
                 }
             },
-            b'C' => {
-                match frontend::named(body) {
-                    Some(Named::Statement(name)) if self.own_names(link) && !name.is_empty() => {
-                        self.close_statement(name);
-                        io.to_server.pass(range);
-                    }
-                    Some(Named::Statement(name)) if !name.is_empty() => {
-                        self.close_statement(name);
-                        // A name that no statement has: the server confirms it, and keeps ours for the next time.
-                        frontend::put_statement(io.to_server.put(), b'C', b"pgweir_closed");
-                    }
-                    Some(Named::Statement(_)) => {
-                        self.statements.drop_unnamed();
-                        link.state.unnamed = None;
-                        io.to_server.pass(range);
-                    }
-                    _ => io.to_server.pass(range),
-                }
-                self.owed.push(Owed::Close);
-            }
+            b'C' => self.emit_close(body, range, io, link),
             b'E' => {
                 let verdict = frontend::execute(body).and_then(|(portal, _)| self.statements.portal(portal)).cloned();
                 self.owed.push(Owed::Execute(verdict.filter(|verdict| !verdict.acts.is_empty())));
@@ -146,6 +128,27 @@ impl Machine {
             }
         }
         None
+    }
+
+    fn emit_close(&mut self, body: &[u8], range: Range<usize>, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        match frontend::named(body) {
+            Some(Named::Statement(name)) if self.own_names(link) && !name.is_empty() => {
+                self.close_statement(name);
+                io.to_server.pass(range);
+            }
+            Some(Named::Statement(name)) if !name.is_empty() => {
+                self.close_statement(name);
+                // A name that no statement has: the server confirms it, and keeps ours for the next time.
+                frontend::put_statement(io.to_server.put(), b'C', b"pgweir_closed");
+            }
+            Some(Named::Statement(_)) => {
+                self.statements.drop_unnamed();
+                link.state.unnamed = None;
+                io.to_server.pass(range);
+            }
+            _ => io.to_server.pass(range),
+        }
+        self.owed.push(Owed::Close);
     }
 
     /// The verdict of the next text: known from reading the unit, or looked up now.

@@ -116,9 +116,8 @@ impl Session {
         backend::put_parameter_status(&mut words, b"application_name", application);
         backend::put_backend_key_data(&mut words, cancel.pid(), cancel.secret());
         backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
-        if write_all(&mut client, &words).await.is_err() {
-            return Err(Refusal::new(client, &ClientError::shutdown()));
-        }
+        // A client that is gone is found out by the first read.
+        drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
         let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
         if let Some(home) = home {

@@ -43,7 +43,7 @@ use tracing::{debug, info};
 use crate::auth::Auth;
 use crate::catalog::handle::Catalogs;
 use crate::cluster::Cluster;
-use crate::config::{ClusterConfig, Config, LimitsConfig, PoolConfig, PoolMode, PoolOverride, RoutingConfig};
+use crate::config::{ClusterConfig, LimitsConfig, PoolConfig, PoolMode, PoolOverride, RoutingConfig};
 use crate::pool::Pools;
 use crate::protocol::backend;
 use crate::protocol::sqlstate::ClientError;
@@ -71,25 +71,15 @@ pub struct Shared {
 }
 
 /// What of the configuration concerns sessions. A session keeps what it started with.
-struct Sections {
-    routing: RoutingConfig,
-    cluster: ClusterConfig,
-    pool: PoolConfig,
-    pool_overrides: Vec<PoolOverride>,
-    limits: LimitsConfig,
+pub struct Sections {
+    pub routing: RoutingConfig,
+    pub cluster: ClusterConfig,
+    pub pool: PoolConfig,
+    pub pool_overrides: Vec<PoolOverride>,
+    pub limits: LimitsConfig,
 }
 
 impl Sections {
-    fn of(config: &Config) -> Sections {
-        Sections {
-            routing: config.routing.clone(),
-            cluster: config.cluster.clone(),
-            pool: config.pool.clone(),
-            pool_overrides: config.pool_overrides.clone(),
-            limits: config.limits.clone(),
-        }
-    }
-
     /// The pool settings of this database and user: the first exception that matches, or the rule.
     fn pool_config(&self, database: &str, user: &str) -> &PoolConfig {
         let matches = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
@@ -102,7 +92,7 @@ impl Sections {
 
 impl Shared {
     pub fn new(
-        config: &Config,
+        sections: Sections,
         cluster: Arc<Cluster>,
         catalogs: Arc<Catalogs>,
         pools: Arc<Pools>,
@@ -117,14 +107,14 @@ impl Shared {
             acceptor,
             cancels: Cancels::new(),
             greetings: Greetings::default(),
-            sections: ArcSwap::from_pointee(Sections::of(config)),
+            sections: ArcSwap::from_pointee(sections),
             sessions: AtomicU64::new(1),
         }
     }
 
     /// For sessions that begin from now on.
-    pub fn reconfigure(&self, config: &Config, auth: Arc<Auth>) {
-        self.sections.store(Arc::new(Sections::of(config)));
+    pub fn reconfigure(&self, sections: Sections, auth: Arc<Auth>) {
+        self.sections.store(Arc::new(sections));
         self.auth.store(auth);
     }
 

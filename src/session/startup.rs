@@ -90,17 +90,16 @@ pub async fn negotiate(mut stream: Stream, tls: Option<&Acceptor>) -> Result<Sta
             }
             Ok(Packet::SslRequest) => {
                 asked.ssl = true;
-                match tls.filter(|_| matches!(stream, Stream::Tcp(_))) {
-                    None => answer(&mut stream, b"N").await?,
-                    Some(acceptor) => {
-                        if let Some(refusal) = stuffed(&stream) {
-                            return Err(refuse(&mut stream, StartupError::Refused(refusal)).await);
-                        }
-                        answer(&mut stream, b"S").await?;
-                        (stream, binding) = encrypt(stream, acceptor, Entry::SslRequest).await?;
-                        asked.gss = true;
-                    }
+                let Some(acceptor) = tls.filter(|_| matches!(stream, Stream::Tcp(_))) else {
+                    answer(&mut stream, b"N").await?;
+                    continue;
+                };
+                if let Some(refusal) = stuffed(&stream) {
+                    return Err(refuse(&mut stream, StartupError::Refused(refusal)).await);
                 }
+                answer(&mut stream, b"S").await?;
+                (stream, binding) = encrypt(stream, acceptor, Entry::SslRequest).await?;
+                asked.gss = true;
             }
             Ok(Packet::Startup(packet)) => return begin(stream, packet, binding, tls).await,
         }

@@ -3,8 +3,9 @@
 
 use super::findings::{Findings, Literals};
 use super::parse::{self, ParseError};
+use super::proof::body;
 use super::{Act, Effect, Reason, Verdict, hint, statement};
-use crate::catalog::{Catalog, body};
+use crate::catalog::Catalog;
 
 /// A verdict, and whether it holds for the text with other literals.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ mod json;
 mod keyword;
 mod names;
 pub mod parse;
+pub mod proof;
 pub mod setting;
 mod statement;
 mod utility;

@@ -4,8 +4,9 @@
 use super::findings::Findings;
 use super::names::Name;
 use super::parse::{Tree, node};
+use super::proof::body;
 use super::{Act, Pin, Reason, statement};
-use crate::catalog::{Catalog, Conduct, body};
+use crate::catalog::{Catalog, Conduct};
 
 pub(super) fn read(tree: &Tree, catalog: &Catalog, findings: &mut Findings) {
     match tree {

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use super::Conduct;
+use crate::catalog::Conduct;
 use crate::sql::fingerprint;
 
 /// What a body's words tell.
@@ -16,12 +16,6 @@ pub struct Body {
 }
 
 const OPAQUE: Conduct = Conduct::AUDIT.and_const(Conduct::SEQUENCE).and_const(Conduct::DDL);
-
-impl Conduct {
-    const fn and_const(self, other: Conduct) -> Conduct {
-        Conduct(self.0 | other.0)
-    }
-}
 
 /// Reads the body of an SQL or PL/pgSQL function, a DO block, or a text that is not parsed.
 pub fn read(text: &str) -> Body {

@@ -1,14 +1,17 @@
 //! Pure: proves the bodies of SQL functions that are stored as text. Starts with none proven, classifies each body by
-//! the catalog so far, and goes on until no more are proven; what calls itself, or cannot be read, never is. The loader
-//! calls it. Names are by name here too, so that a function's own search_path does not matter.
+//! the catalog so far, and goes on until no more are proven; what calls itself, or cannot be read, never is. `proxy` hands
+//! it to the catalog's loader, which must not import the classifier itself. Names are by name here too, so that a function's own search_path does not matter.
+
+pub mod analysis;
+pub mod body;
 
 use std::collections::HashSet;
 
-use super::Catalog;
-use super::analysis::Analysis;
-use super::query::Rows;
-use super::tree::FIRST_USER;
-use crate::sql::{Effect, classify};
+use super::{Effect, classify};
+use crate::catalog::Catalog;
+use crate::catalog::query::Rows;
+use crate::catalog::tree::FIRST_USER;
+use analysis::Analysis;
 
 /// Each round proves functions that call only proven ones; deeper chains than this stay unproven.
 const ROUNDS: usize = 16;
@@ -45,8 +48,8 @@ pub fn catalog(rows: &Rows, read_functions: &[String]) -> Catalog {
 
 #[cfg(test)]
 mod tests {
-    use super::super::query::{FunctionRow, LinkRow};
     use super::*;
+    use crate::catalog::query::{FunctionRow, LinkRow};
 
     const CASTING: u32 = FIRST_USER;
 

@@ -4,11 +4,12 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::builtin::{self, Builtins};
-use super::graph::{Flow, Graph, Object};
-use super::query::{FunctionRow, RelationRow, Rows, TreeRow, TypeRow};
-use super::tree::{self, FIRST_USER};
-use super::{Catalog, Conduct, Function, IsSequence, Named, Relation, Safety, TakesRow, Writes, body};
+use super::body;
+use crate::catalog::builtin::{self, Builtins};
+use crate::catalog::graph::{Flow, Graph, Object};
+use crate::catalog::query::{FunctionRow, RelationRow, Rows, TreeRow, TypeRow};
+use crate::catalog::tree::{self, FIRST_USER};
+use crate::catalog::{Catalog, Conduct, Function, IsSequence, Named, Relation, Safety, TakesRow, Writes};
 use crate::sql::setting;
 
 /// What is looked up again and again while the graph is built.
