@@ -7,7 +7,7 @@ use pgweir::protocol::frontend::{self, Named, message};
 use pgweir::session::audit;
 
 /// What lies behind a connection: a node's rows, or those of the ideal server.
-pub trait Data {
+pub trait Store {
     /// The version of a row (the position of the commit that wrote it) and the position of the snapshot.
     fn read(&mut self, row: u32) -> (u64, u64);
     /// The position of the commit.
@@ -51,7 +51,7 @@ impl Backend {
         self.status == Status::Idle && self.input.is_empty() && !self.skipping && self.pending.is_empty()
     }
 
-    pub fn on_bytes(&mut self, bytes: &[u8], data: &mut dyn Data) {
+    pub fn on_bytes(&mut self, bytes: &[u8], data: &mut dyn Store) {
         self.input.extend_from_slice(bytes);
         while self.input.len() >= 5 {
             let total = 1 + u32::from_be_bytes(self.input[1..5].try_into().expect("four")) as usize;
@@ -64,7 +64,7 @@ impl Backend {
         }
     }
 
-    fn on_message(&mut self, tag: u8, body: &[u8], data: &mut dyn Data) {
+    fn on_message(&mut self, tag: u8, body: &[u8], data: &mut dyn Store) {
         if tag == b'S' {
             self.skipping = false;
             return self.ready(data);
@@ -81,7 +81,7 @@ impl Backend {
         }
     }
 
-    fn query(&mut self, body: &[u8], data: &mut dyn Data) {
+    fn query(&mut self, body: &[u8], data: &mut dyn Store) {
         self.statements.remove(&b""[..]);
         let text = String::from_utf8(body[..body.len() - 1].to_vec()).expect("text");
         let texts: Vec<&str> = if text.starts_with(audit::QUERY) {
@@ -107,7 +107,7 @@ impl Backend {
         self.ready(data);
     }
 
-    fn extended(&mut self, tag: u8, body: &[u8], data: &mut dyn Data) -> Result<(), Failure> {
+    fn extended(&mut self, tag: u8, body: &[u8], data: &mut dyn Store) -> Result<(), Failure> {
         match tag {
             b'P' => {
                 let parse = frontend::parse(body).expect("a Parse");
@@ -184,7 +184,7 @@ impl Backend {
         Ok(())
     }
 
-    fn execute(&mut self, text: &str, value: &str, data: &mut dyn Data) -> Answer {
+    fn execute(&mut self, text: &str, value: &str, data: &mut dyn Store) -> Answer {
         self.check_aborted(text)?;
         let done = |tag: &str| Ok((None, tag.to_owned()));
         let row = |value: String, tag: &str| Ok((Some(vec![value]), tag.to_owned()));
@@ -321,7 +321,7 @@ impl Backend {
     }
 
     /// Commits what is not in a block, and is ready.
-    fn ready(&mut self, data: &mut dyn Data) {
+    fn ready(&mut self, data: &mut dyn Store) {
         if self.status == Status::Idle {
             self.portal = None;
             if !self.pending.is_empty() {

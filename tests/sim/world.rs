@@ -11,7 +11,7 @@ use pgweir::cluster::{
 };
 use pgweir::pool::state::ConnectionState;
 
-use super::backend::{Backend, Data};
+use super::backend::{Backend, Store};
 
 /// xorshift64*: the only source of chance.
 pub struct Dice(u64);
@@ -218,7 +218,7 @@ pub struct Rows<'a> {
     pub node: usize,
 }
 
-impl Data for Rows<'_> {
+impl Store for Rows<'_> {
     fn read(&mut self, row: u32) -> (u64, u64) {
         let end = if self.node == 0 { self.world.log.len() } else { self.world.replayed[self.node] };
         self.world.replica_reads += u64::from(self.node > 0);
@@ -249,7 +249,7 @@ impl Data for Rows<'_> {
 /// The ideal server has no rows: versions are compared apart from the bytes.
 pub struct Ideal;
 
-impl Data for Ideal {
+impl Store for Ideal {
     fn read(&mut self, _: u32) -> (u64, u64) {
         (0, 0)
     }

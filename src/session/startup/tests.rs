@@ -44,7 +44,8 @@ async fn talk(bytes: &[u8]) -> (Result<Startup, StartupError>, Vec<u8>) {
         }
         (Err(error), _) => {
             let mut sent = Vec::new();
-            client.read_to_end(&mut sent).await.unwrap();
+            // What was not read of the client's bytes makes the kernel say "reset" behind the answer.
+            drop(client.read_to_end(&mut sent).await);
             (Err(error), sent)
         }
         _ => panic!("another stream came back"),
