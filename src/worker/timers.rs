@@ -102,7 +102,7 @@ impl Timers {
     fn round_up(&self, when: Instant) -> u64 {
         let after = when.saturating_duration_since(self.start);
         let whole = after.as_millis() as u64;
-        if after.subsec_nanos() % 1_000_000 == 0 { whole } else { whole + 1 }
+        if after.subsec_nanos().is_multiple_of(1_000_000) { whole } else { whole + 1 }
     }
 }
 

@@ -18,9 +18,8 @@ fn program(name: &str) -> PathBuf {
 
 /// Where config/setup.sh put the drivers.
 fn drivers() -> PathBuf {
-    let cache = || std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).unwrap_or_else(|| home().join(".cache"));
-    let dir =
-        std::env::var_os("PGWEIR_TEST_DRIVERS").map(PathBuf::from).unwrap_or_else(|| cache().join("pgweir/clients"));
+    let cache = || std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home().join(".cache"), PathBuf::from);
+    let dir = std::env::var_os("PGWEIR_TEST_DRIVERS").map_or_else(|| cache().join("pgweir/clients"), PathBuf::from);
     assert!(dir.join("stamp").is_file(), "the drivers are not installed in {}: run `make setup`", dir.display());
     dir
 }

@@ -225,7 +225,7 @@ async fn whoever_is_notified_finds_the_row() {
         loop {
             match std::future::poll_fn(|cx| connection.poll_message(cx)).await {
                 Some(Ok(tokio_postgres::AsyncMessage::Notification(note))) => {
-                    drop(tell.send(note.payload().to_string()))
+                    drop(tell.send(note.payload().to_string()));
                 }
                 Some(Ok(_)) => {}
                 _ => return,
