@@ -54,14 +54,18 @@ impl Machine {
             && self.work.reply == Reply::Held
             && matches!(self.work.fate, Fate::Clean | Fate::Refused)
             && self.phase == Phase::Running
+            // Its BEGIN was sent and is gone: a read done once more would run outside of the block, and so would the rest.
+            && !matches!(self.block, Block::Primary)
     }
 
     /// The unit is done once more, elsewhere if possible.
     fn replay(&mut self, node: NodeId, role: LinkRole) -> Step {
         self.undo();
-        if let Block::Replica(announced) = std::mem::take(&mut self.block) {
-            self.block = Block::Announced(announced);
-        }
+        // A block that was already leaving its replica is announced again.
+        self.block = match std::mem::take(&mut self.block) {
+            Block::Replica(announced) => Block::Announced(announced),
+            block => block,
+        };
         if self.phase == Phase::Running || role == LinkRole::Primary {
             self.setback = Setback::Lost(node);
         }

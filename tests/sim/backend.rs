@@ -195,7 +195,10 @@ impl Backend {
     fn check_aborted(&self, text: &str) -> Result<(), Failure> {
         let ends = text.starts_with("COMMIT") || text.starts_with("ROLLBACK");
         if self.status == Status::Failed && !ends {
-            return Err(("25P02", "current transaction is aborted, commands ignored until end of transaction block".to_owned()));
+            return Err((
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block".to_owned(),
+            ));
         }
         Ok(())
     }

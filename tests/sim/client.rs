@@ -107,7 +107,9 @@ impl Client {
         }
         match dice.below(16) {
             0..=5 => format!("SELECT v FROM t WHERE id = {id}"),
-            6..=8 if self.ghosts.iter().all(|ghost| ghost.now.is_clean()) => format!("UPDATE t SET v = 1 WHERE id = {id}"),
+            6..=8 if self.ghosts.iter().all(|ghost| ghost.now.is_clean()) => {
+                format!("UPDATE t SET v = 1 WHERE id = {id}")
+            }
             9 if !self.in_block => {
                 self.in_block = true;
                 ["BEGIN", "BEGIN READ ONLY"][dice.below(2)].to_owned()
