@@ -2,7 +2,6 @@
 //! done once more; an error that says what is known, if not. Part of the machine.
 
 use super::machine::{LinkRole, Machine, SessionEnd, Step};
-use super::pipeline::{Ours, Owed};
 use super::unit::End;
 use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Work};
 use crate::cluster::NodeId;
@@ -26,7 +25,10 @@ impl Machine {
             LinkRole::Primary => ClientError::outcome_unknown(name),
         };
         let cut = self.work.from_server.left > 0 || self.work.copy != CopyIn::None || self.work.from_client.left > 0;
-        if !self.pins.is_empty() || cut || !self.touched.is_empty() {
+        // Its answer went out, and what it left in the process died with it before we could ask: it must not be missed
+        // in silence.
+        let unlisted = self.audit.is_some();
+        if !self.pins.is_empty() || cut || unlisted || !self.touched.is_empty() {
             return Step::Close(match self.phase {
                 Phase::Running => SessionEnd::Error(error),
                 _ => SessionEnd::Server,
@@ -52,14 +54,18 @@ impl Machine {
             && self.work.reply == Reply::Held
             && matches!(self.work.fate, Fate::Clean | Fate::Refused)
             && self.phase == Phase::Running
+            // Its BEGIN was sent and is gone: a read done once more would run outside of the block, and so would the rest.
+            && !matches!(self.block, Block::Primary)
     }
 
     /// The unit is done once more, elsewhere if possible.
     fn replay(&mut self, node: NodeId, role: LinkRole) -> Step {
         self.undo();
-        if let Block::Replica(announced) = std::mem::take(&mut self.block) {
-            self.block = Block::Announced(announced);
-        }
+        // A block that was already leaving its replica is announced again.
+        self.block = match std::mem::take(&mut self.block) {
+            Block::Replica(announced) => Block::Announced(announced),
+            block => block,
+        };
         if self.phase == Phase::Running || role == LinkRole::Primary {
             self.setback = Setback::Lost(node);
         }
@@ -71,14 +77,12 @@ impl Machine {
 
     /// The session goes on without what the connection held, and hears what became of its statement.
     fn survive(&mut self, error: ClientError, to_client: &mut Vec<u8>) -> Step {
-        let answered = matches!(self.owed.front(), Some(Owed::Ours(Ours::Audit)));
-        let (running, end) = (self.phase == Phase::Running && !answered, self.work.end);
+        let (running, end) = (self.phase == Phase::Running, self.work.end);
         let commits = self.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
-        let in_block = matches!(self.block, Block::Primary | Block::Replica(_)) && !answered;
+        let in_block = matches!(self.block, Block::Primary | Block::Replica(_));
         self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
         self.status = TransactionStatus::Idle;
         self.owed.clear();
-        self.audit = None;
         self.statements.drop_portals();
         self.done();
         if running {

@@ -23,7 +23,7 @@ type Failure = (&'static str, String);
 type Answer = Result<(Option<Vec<String>>, String), Failure>;
 type Settings = BTreeMap<String, String>;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Backend {
     pub settings: Settings,
     saved: Settings,
@@ -49,6 +49,22 @@ enum Status {
 impl Backend {
     pub fn is_clean(&self) -> bool {
         self.status == Status::Idle && self.input.is_empty() && !self.skipping && self.pending.is_empty()
+    }
+
+    pub fn is_in_block(&self) -> bool {
+        self.status != Status::Idle
+    }
+
+    /// The connection is gone, and with it what was not committed: a block can only be ended.
+    pub fn lose(&mut self, in_block: bool) {
+        self.pending.clear();
+        self.input.clear();
+        (self.portal, self.skipping) = (None, false);
+        if in_block && self.status == Status::Block {
+            self.status = Status::Failed;
+        } else if !in_block && self.status != Status::Idle {
+            self.end("ROLLBACK");
+        }
     }
 
     pub fn on_bytes(&mut self, bytes: &[u8], data: &mut dyn Store) {
@@ -179,7 +195,10 @@ impl Backend {
     fn check_aborted(&self, text: &str) -> Result<(), Failure> {
         let ends = text.starts_with("COMMIT") || text.starts_with("ROLLBACK");
         if self.status == Status::Failed && !ends {
-            return Err(("25P02", "current transaction is aborted".to_owned()));
+            return Err((
+                "25P02",
+                "current transaction is aborted, commands ignored until end of transaction block".to_owned(),
+            ));
         }
         Ok(())
     }

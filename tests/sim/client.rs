@@ -1,13 +1,41 @@
 //! A client: what it sends, what the ideal server would have answered, and whether what it got is that.
 
+use std::collections::VecDeque;
+
 use pgweir::protocol::frontend::{message, put_parse, put_query, put_statement};
 
 use super::backend::Backend;
 use super::world::{Dice, Ideal};
 
+/// One of the ideal servers that the client may be talking to: more than one after a loss whose outcome is unknown.
+#[derive(Clone)]
+struct Ghost {
+    /// Before the oldest unit that is not answered.
+    base: Backend,
+    now: Backend,
+    expected: Vec<u8>,
+}
+
+impl Ghost {
+    /// As the base, with what follows of `units`.
+    fn new(base: Backend, mut expected: Vec<u8>, units: &VecDeque<Vec<u8>>) -> Ghost {
+        let mut now = base.clone();
+        for unit in units {
+            now.on_bytes(unit, &mut Ideal);
+        }
+        expected.append(&mut now.out);
+        Ghost { base, now, expected }
+    }
+}
+
 pub struct Client {
-    ideal: Backend,
-    pub expected: Vec<u8>,
+    ghosts: Vec<Ghost>,
+    /// What is not answered, each with one ReadyForQuery to come.
+    units: VecDeque<Vec<u8>>,
+    /// Something of the oldest unit's answer has come.
+    begun: bool,
+    /// A loss was told: the status that follows says whether the block goes on.
+    told: bool,
     pub got: Vec<u8>,
     /// The newest position that it has seen, as reader or writer.
     pub seen: u64,
@@ -35,7 +63,17 @@ fn execute(out: &mut Vec<u8>, statement: &[u8], value: Option<usize>) {
 
 impl Client {
     pub fn new() -> Client {
-        Client { ideal: Backend::default(), expected: Vec::new(), got: Vec::new(), seen: 0, in_block: false, left: 12 }
+        let ghost = Ghost::new(Backend::default(), Vec::new(), &VecDeque::new());
+        Client {
+            ghosts: vec![ghost],
+            units: VecDeque::new(),
+            begun: false,
+            told: false,
+            got: Vec::new(),
+            seen: 0,
+            in_block: false,
+            left: 12,
+        }
     }
 
     /// The next unit; its answer by the ideal server is noted.
@@ -47,8 +85,17 @@ impl Client {
             put_query(&mut out, self.text(dice).as_bytes())
         }
         self.left -= 1;
-        self.ideal.on_bytes(&out, &mut Ideal);
-        self.expected.append(&mut self.ideal.out);
+        for ghost in &mut self.ghosts {
+            ghost.now.on_bytes(&out, &mut Ideal);
+            ghost.expected.append(&mut ghost.now.out);
+        }
+        let mut unit = Vec::new();
+        for message in messages(&out) {
+            unit.extend_from_slice(message);
+            if matches!(message[0], b'Q' | b'S') {
+                self.units.push_back(std::mem::take(&mut unit));
+            }
+        }
         out
     }
 
@@ -60,7 +107,9 @@ impl Client {
         }
         match dice.below(16) {
             0..=5 => format!("SELECT v FROM t WHERE id = {id}"),
-            6..=8 if self.ideal.is_clean() => format!("UPDATE t SET v = 1 WHERE id = {id}"),
+            6..=8 if self.ghosts.iter().all(|ghost| ghost.now.is_clean()) => {
+                format!("UPDATE t SET v = 1 WHERE id = {id}")
+            }
             9 if !self.in_block => {
                 self.in_block = true;
                 ["BEGIN", "BEGIN READ ONLY"][dice.below(2)].to_owned()
@@ -79,9 +128,8 @@ impl Client {
         for _ in 0..=dice.below(3) {
             let (name, id) = ([&b""[..], b"s1", b"s2"][dice.below(3)], dice.below(4));
             match dice.below(7) {
-                // Each name has its own text: an error about one of two names for one text names the first (known, open).
-                0..=2 if name != b"s2" => put_parse(out, name, b"SELECT v FROM t WHERE id = $1\0\0\0"),
-                0..=2 if !self.in_block => put_parse(out, name, b"UPDATE t SET v = 1 WHERE id = $1\0\0\0"),
+                0..=1 => put_parse(out, name, b"SELECT v FROM t WHERE id = $1\0\0\0"),
+                2 if !self.in_block => put_parse(out, name, b"UPDATE t SET v = 1 WHERE id = $1\0\0\0"),
                 3 => put_statement(out, b'C', name),
                 4 => put_statement(out, b'D', name),
                 _ => execute(out, name, Some(id)),
@@ -93,23 +141,92 @@ impl Client {
         message(out, b'S', |_| {});
     }
 
+    /// Everything was answered.
+    pub fn is_quiet(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// The oldest unit's connection was lost, and the client hears so: any part of the unit may have been done.
+    fn lose(&mut self) {
+        let unit = self.units.pop_front().unwrap_or_default();
+        let mut ghosts = Vec::new();
+        for ghost in std::mem::take(&mut self.ghosts) {
+            let mut partly = ghost.base;
+            let mut steps = vec![partly.clone()];
+            for message in messages(&unit) {
+                partly.on_bytes(message, &mut Ideal);
+                steps.push(partly.clone());
+            }
+            for (mut after, in_block) in steps.into_iter().flat_map(|step| [(step.clone(), true), (step, false)]) {
+                after.lose(in_block);
+                after.out.clear();
+                // The answer ends as that to a Sync does; the unit in front is then an empty one.
+                let sync = [b'S', 0, 0, 0, 4];
+                let mut units = self.units.clone();
+                units.push_front(sync.to_vec());
+                ghosts.push(Ghost::new(after, Vec::new(), &units));
+            }
+        }
+        self.units.push_front(vec![b'S', 0, 0, 0, 4]);
+        (self.ghosts, self.begun, self.told) = (ghosts, true, true);
+    }
+
+    /// A connection was lost while nothing of the client's was under way: if there was a block, it can only be ended.
+    pub fn lost_in_silence(&mut self) {
+        if self.begun {
+            return;
+        }
+        let in_block: Vec<Backend> =
+            self.ghosts.iter().map(|ghost| ghost.base.clone()).filter(Backend::is_in_block).collect();
+        for mut base in in_block {
+            base.lose(true);
+            self.ghosts.push(Ghost::new(base, Vec::new(), &self.units));
+        }
+    }
+
+    /// The message must be what one of the ideal servers says; the others are none.
+    fn compare(&mut self, got: &[u8]) -> Result<(), String> {
+        let mut wanted = Vec::new();
+        self.ghosts.retain_mut(|ghost| {
+            let Some(length) = whole(&ghost.expected) else {
+                return false;
+            };
+            let expected: Vec<u8> = ghost.expected.drain(..length).collect();
+            let same = match position(got) {
+                None => got == expected,
+                Some(_) => got.len() == expected.len() && position(&expected).is_some() && got[0] == expected[0],
+            };
+            wanted.push(show(&expected));
+            same
+        });
+        if self.ghosts.is_empty() {
+            return Err(format!("{} instead of one of {wanted:?}", show(got)));
+        }
+        self.begun = got[0] != b'Z';
+        if !self.begun {
+            let unit = self.units.pop_front().unwrap_or_default();
+            for ghost in &mut self.ghosts {
+                ghost.base.on_bytes(&unit, &mut Ideal);
+                ghost.base.out.clear();
+            }
+            if std::mem::take(&mut self.told) {
+                self.in_block = self.ghosts.iter().any(|ghost| ghost.now.is_in_block());
+            }
+        }
+        Ok(())
+    }
+
     /// Compares what has arrived so far. The error says what is wrong.
-    pub fn check(&mut self, level: u64, acknowledged: &mut u64) -> Result<(), String> {
+    pub fn check(&mut self, level: u64, acknowledged: &mut u64, bereaved: bool) -> Result<(), String> {
         while let Some(length) = whole(&self.got) {
             let got: Vec<u8> = self.got.drain(..length).collect();
-            let Some(length) = whole(&self.expected) else {
-                return Err(format!("nothing more was owed, but {} came", show(&got)));
-            };
-            let expected: Vec<u8> = self.expected.drain(..length).collect();
-            let Some((version, snapshot)) = position(&got) else {
-                if got != expected {
-                    return Err(format!("{} instead of {}", show(&got), show(&expected)));
-                }
+            let loss = got[0] == b'E' && [&b"C08006\0"[..], b"C08007\0"].iter().any(|code| contains(&got, code));
+            if loss && bereaved && !self.units.is_empty() {
+                self.lose();
                 continue;
-            };
-            if got.len() != expected.len() || position(&expected).is_none() || got[0] != expected[0] {
-                return Err(format!("{} instead of {}", show(&got), show(&expected)));
             }
+            self.compare(&got)?;
+            let Some((version, snapshot)) = position(&got) else { continue };
             let least = self.seen.max(level);
             if snapshot < least {
                 return Err(format!("read at {snapshot}, promised {least}"));
@@ -121,6 +238,19 @@ impl Client {
         }
         Ok(())
     }
+}
+
+/// One message after the other.
+fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (message, rest) = bytes.split_at(whole(bytes)?);
+        bytes = rest;
+        Some(message)
+    })
+}
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 fn whole(bytes: &[u8]) -> Option<usize> {

@@ -84,10 +84,10 @@ impl Simulation {
         let hanging = self.pairs.iter().filter(|pair| !pair.over);
         let hanging: Vec<_> = hanging
             .map(|pair| {
-                (pair.session.id, pair.client.left, pair.client.expected.len(), pair.wire.len(), pair.session.is_idle())
+                (pair.session.id, pair.client.left, pair.client.is_quiet(), pair.wire.len(), pair.session.is_idle())
             })
             .collect();
-        Err(format!("(session, units left, bytes owed, bytes unread, idle) {hanging:?} hang"))
+        Err(format!("(session, units left, answered, bytes unread, idle) {hanging:?} hang"))
     }
 
     fn turn(&mut self) -> Result<(), String> {
@@ -116,7 +116,7 @@ impl Simulation {
         };
         let told = std::mem::take(&mut pair.session.to_client);
         pair.client.got.extend_from_slice(&told);
-        let checked = pair.client.check(pair.least, &mut world.acknowledged);
+        let checked = pair.client.check(pair.least, &mut world.acknowledged, pair.bereaved);
         checked.map_err(|what| format!("session {} ({:?}): {what}", pair.session.id, pair.level))?;
         if let Err(end) = done {
             pair.over = true;
@@ -132,7 +132,7 @@ type Done = Result<(), pgweir::session::machine::SessionEnd>;
 
 impl Pair {
     fn send(&mut self, world: &mut World, trace: bool) -> Done {
-        let quiet = self.client.expected.is_empty() && self.wire.is_empty();
+        let quiet = self.client.is_quiet() && self.wire.is_empty();
         if self.client.left == 0 {
             self.over = quiet && (self.session.is_idle() || self.client.in_block);
             return Ok(());
@@ -184,7 +184,11 @@ impl Pair {
             println!("{} loses {} on node {}", self.session.id, lease.id, lease.node);
         }
         self.bereaved = true;
-        self.session.on_server_lost(world, verdicts)
+        let done = self.session.on_server_lost(world, verdicts);
+        if self.session.to_client.is_empty() {
+            self.client.lost_in_silence();
+        }
+        done
     }
 }
 
