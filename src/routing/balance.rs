@@ -46,6 +46,9 @@ fn pick(candidates: &[&NodeView], except: Option<usize>, die: u32) -> Option<usi
     None
 }
 
+/// Differences of less than a millisecond are the scheduler's, not the node's.
+const NOISE_US: u32 = 1000;
+
 /// Fewer statements at work for its weight; among equals, only a latency of less than half counts, and not when we
 /// explore, because a node that gets no reads would keep its bad average for ever.
 fn is_better(challenger: &NodeView, first: &NodeView, explore: bool) -> bool {
@@ -57,7 +60,7 @@ fn is_better(challenger: &NodeView, first: &NodeView, explore: bool) -> bool {
         return theirs < ours;
     }
     let (theirs, ours) = (challenger.stats.latency_us.load(Relaxed), first.stats.latency_us.load(Relaxed));
-    !explore && theirs > 0 && u64::from(theirs) * 2 < u64::from(ours)
+    !explore && theirs > 0 && u64::from(theirs) * 2 < u64::from(ours) && ours - theirs > NOISE_US
 }
 
 /// Whether `crowded` has so much more work than `other` that a session should take the trouble of moving.
@@ -116,10 +119,10 @@ mod tests {
 
     #[test]
     fn latency_breaks_ties_only_when_it_is_clear() {
-        assert_eq!(shares(&[weighted(1, 1, 0, 100), weighted(2, 1, 0, 190)]), [2048, 2048]);
-        assert_eq!(shares(&[weighted(1, 1, 0, 100), weighted(2, 1, 0, 201)]), [4096, 0]);
+        assert_eq!(shares(&[weighted(1, 1, 0, 1000), weighted(2, 1, 0, 1900)]), [2048, 2048]);
+        assert_eq!(shares(&[weighted(1, 1, 0, 1000), weighted(2, 1, 0, 2010)]), [4096, 0]);
         // Nothing is known of a node that was never read from.
-        assert_eq!(shares(&[weighted(1, 1, 0, 0), weighted(2, 1, 0, 900)]), [2048, 2048]);
+        assert_eq!(shares(&[weighted(1, 1, 0, 0), weighted(2, 1, 0, 9000)]), [2048, 2048]);
     }
 
     #[test]

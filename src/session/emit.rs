@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use super::audit;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
-use super::pipeline::{Owed, Parsed};
+use super::pipeline::{Closed, Ours, Owed, Parsed};
 use super::unit::{End, opaque, statement_verdict};
 use super::vacate;
 use super::work::{CopyIn, Piecemeal, Traces};
@@ -131,13 +131,14 @@ impl Machine {
     }
 
     fn emit_close(&mut self, body: &[u8], range: Range<usize>, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        let mut closed = Closed::Other;
         match frontend::named(body) {
             Some(Named::Statement(name)) if self.own_names(link) && !name.is_empty() => {
-                self.close_statement(name);
+                closed = self.close_statement(name);
                 io.to_server.pass(range);
             }
             Some(Named::Statement(name)) if !name.is_empty() => {
-                self.close_statement(name);
+                closed = self.close_statement(name);
                 // A name that no statement has: the server confirms it, and keeps ours for the next time.
                 frontend::put_statement(io.to_server.put(), b'C', b"pgweir_closed");
             }
@@ -148,7 +149,7 @@ impl Machine {
             }
             _ => io.to_server.pass(range),
         }
-        self.owed.push(Owed::Close);
+        self.owed.push(Owed::Close(closed));
     }
 
     /// The verdict of the next text: known from reading the unit, or looked up now.
@@ -201,8 +202,16 @@ impl Machine {
         self.statements.drop_unnamed();
         link.state.unnamed = None;
         self.work.end = Some(End::Query);
+        let owed = self.owed.len();
         match self.deallocated(&verdict, io, link, env) {
-            Some(text) => frontend::put_query(io.to_server.put(), text.as_bytes()),
+            Some(text) => {
+                if self.owed.len() > owed {
+                    // Should a Parse of ours fail, the Query must not be skipped with it.
+                    frontend::message(io.to_server.put(), b'S', |_| {});
+                    self.owed.push(Owed::Ours(Ours::Discard));
+                }
+                frontend::put_query(io.to_server.put(), text.as_bytes());
+            }
             None => io.to_server.pass(start..start + message.len()),
         }
         self.owed.push(Owed::Query((!verdict.acts.is_empty()).then_some(verdict)));

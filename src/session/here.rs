@@ -4,9 +4,10 @@
 use std::rc::Rc;
 
 use super::machine::{ClientIo, Machine, SessionEnd, Step};
+use super::pipeline::Closed;
 use super::undo::Undo;
 use super::unit::End;
-use super::work::{Announced, Block, Fate, Phase, Replay, Work};
+use super::work::{Announced, Block, Fate, Phase, Work};
 use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
@@ -101,13 +102,17 @@ impl Machine {
     }
 
     /// The client's own view of Close.
-    pub(super) fn close_statement(&mut self, name: &[u8]) {
+    pub(super) fn close_statement(&mut self, name: &[u8]) -> Closed {
         if name.is_empty() {
             self.statements.drop_unnamed();
-        } else if let Some(statement) = self.statements.remove(name)
-            && self.work.replay != Replay::Never
-        {
-            self.undo.push(Undo::Closed(name.into(), statement));
+            return Closed::Other;
+        }
+        match self.statements.remove(name) {
+            Some(statement) => {
+                self.undo.push(Undo::Closed(name.into(), statement));
+                Closed::Statement
+            }
+            None => Closed::Other,
         }
     }
 

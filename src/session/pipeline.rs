@@ -21,7 +21,8 @@ pub enum Owed {
     DescribeStatement,
     DescribePortal,
     Execute(Option<Rc<Verdict>>),
-    Close,
+    /// The client's Close: of one of its named statements, or of anything else.
+    Close(Closed),
     Sync,
     FunctionCall,
     /// A Parse of ours in front of a Bind or Describe; its ParseComplete is swallowed, its error is the client's.
@@ -44,6 +45,14 @@ pub enum Ours {
     /// A READ ONLY transaction leaves its replica.
     Rollback,
     Audit,
+}
+
+/// What a Close was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closed {
+    /// The session has forgotten the statement already; it is in the undo list.
+    Statement,
+    Other,
 }
 
 /// A Parse under way.

@@ -2,7 +2,7 @@
 //! are swallowed, a replica's error is held back, everything else passes unseen. Part of the machine.
 
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
-use super::pipeline::{Ours, Owed, Parsed};
+use super::pipeline::{Closed, Ours, Owed, Parsed};
 use super::undo::Undo;
 use super::work::{Block, CopyIn, Fate, Forward, Phase, Piecemeal, Replay, Reply, Setback, Traces};
 use crate::pool::state::{UnnamedKey, server_name};
@@ -221,8 +221,10 @@ impl Machine {
             // The server now ignores everything until the client's Sync.
             self.work.end = None;
         }
-        for owed in skipped {
+        // From the last to the first, as the session's closed statements come back.
+        for owed in skipped.into_iter().rev() {
             match owed {
+                Owed::Close(Closed::Statement) => self.reopen(),
                 Owed::Parse(Parsed::Named { name, key }) => {
                     self.statements.remove(&name);
                     link.state.statements.remove(key);
@@ -238,6 +240,15 @@ impl Machine {
                 Owed::OurClose(Some(number)) => link.state.orphans.push(number),
                 _ => {}
             }
+        }
+    }
+
+    /// A Close that the server skipped did not happen.
+    fn reopen(&mut self) {
+        if let Some(at) = self.undo.iter().rposition(|undo| matches!(undo, Undo::Closed(..)))
+            && let Undo::Closed(name, statement) = self.undo.remove(at)
+        {
+            self.statements.insert(&name, statement);
         }
     }
 
