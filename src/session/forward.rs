@@ -17,13 +17,13 @@ impl Session {
         }
         self.worker.metrics.bytes_from_server(bytes.len());
         if self.server_in.is_empty() {
-            let taken = self.relay(bytes)?;
+            let taken = self.relay_all(bytes)?;
             // A message of the node that is not whole yet; the lease may be gone with everything else.
-            self.server_in.extend_from_slice(&bytes[taken.min(bytes.len())..]);
+            self.server_in.extend_from_slice(&bytes[taken..]);
         } else {
             let mut input = std::mem::take(&mut self.server_in);
             input.extend_from_slice(bytes);
-            let taken = self.relay(&input)?;
+            let taken = self.relay_all(&input)?;
             input.drain(..taken);
             self.server_in = input;
         }
@@ -31,6 +31,19 @@ impl Session {
             self.server_in = Vec::new();
         }
         self.feed_inbox()
+    }
+
+    /// The machine stops where a unit ends; a notification may stand right behind it.
+    fn relay_all(&mut self, input: &[u8]) -> Result<usize, SessionEnd> {
+        let mut at = 0;
+        while at < input.len() && self.lease.is_some() {
+            let taken = self.relay(&input[at..])?;
+            if taken == 0 {
+                break;
+            }
+            at += taken;
+        }
+        Ok(at)
     }
 
     /// Gives the machine what the node sent; returns how many bytes were taken.

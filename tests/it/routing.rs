@@ -82,7 +82,8 @@ async fn writes_and_everything_not_proven_run_on_the_primary_only() {
 
 #[tokio::test]
 async fn reads_are_spread_over_both_replicas() {
-    let front = front::shared().await;
+    // Of its own: other tests' DDL would make a replica wait for its next probe.
+    let front = &front::alone("spread", &[]).await;
     if front.proxy().is_none() {
         return;
     }
