@@ -218,35 +218,6 @@ async fn a_write_whose_primary_dies_is_an_error_and_not_repeated() {
     assert_eq!(session.value("SELECT count(*) FROM scribble WHERE who = 'once'").await, "0");
 }
 
-/// A replica over max_lag is left out until it is back.
-#[tokio::test]
-async fn a_lagging_replica_is_left_out_and_returns() {
-    let mut settings = QUICK.to_vec();
-    settings.extend([("cluster.max_lag", "\"800ms\""), ("cluster.readmit_lag", "\"400ms\"")]);
-    let front = front::alone("lagging", &settings).await;
-    let Some(proxy) = front.proxy() else { return };
-    let (session, writer) = (front.connect("traced").await, front.connect("app").await);
-    front.cluster.replicas[0].pause_replay().await;
-    wait::until("the lag is seen", || async {
-        writer.batch_execute("UPDATE kv SET value = value + 1 WHERE id = 9").await.expect("a write");
-        proxy.metrics().sum("pgweir_replica_lag_seconds", &[("node", "replica1")]) > 1.0
-    })
-    .await;
-    let evicted =
-        || async { proxy.metrics().sum("pgweir_node_health", &[("node", "replica1"), ("health", "lagging")]) == 1.0 };
-    wait::until("it is evicted", evicted).await;
-    for _ in 0..100 {
-        session.value("SELECT /* while-lagging */ name FROM numbers WHERE id = 1").await;
-    }
-    assert_eq!(front.runs_of("while-lagging")[1], 0, "no read goes to the lagging one");
-    front.cluster.replicas[0].resume_replay().await;
-    wait::until("it is used again", || async {
-        session.value("SELECT /* after-lagging */ name FROM numbers WHERE id = 1").await;
-        front.runs_of("after-lagging")[1] > 0
-    })
-    .await;
-}
-
 /// A replica that stands still with its connections open: what it was asked hangs, but nobody is sent there any more once
 /// the probes have noticed, and when it wakes nothing is lost.
 #[tokio::test]
