@@ -295,17 +295,7 @@ mod tests {
     use crate::cluster::samples::at;
 
     fn cluster() -> Arc<Cluster> {
-        let config = ClusterConfig {
-            probe_interval: Duration::from_millis(500),
-            fast_probe_interval: Duration::from_millis(2),
-            probe_timeout: Duration::from_secs(2),
-            down_after: 3,
-            max_lag: Duration::from_secs(5),
-            readmit_lag: Duration::from_secs(2),
-            readmit_after: Duration::from_secs(5),
-            lag_tolerance: Duration::from_millis(100),
-            failover_timeout: Duration::from_secs(30),
-        };
+        let config = ClusterConfig::default();
         Cluster::new(Vec::new(), config, Arc::new(Plain))
     }
 

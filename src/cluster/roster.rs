@@ -413,17 +413,7 @@ mod tests {
             weight: 1,
             tls: crate::config::NodeTls::Disable,
         };
-        let config = ClusterConfig {
-            probe_interval: Duration::from_millis(500),
-            fast_probe_interval: Duration::from_millis(2),
-            probe_timeout: Duration::from_secs(2),
-            down_after: 3,
-            max_lag: Duration::from_secs(5),
-            readmit_lag: Duration::from_secs(2),
-            readmit_after: Duration::from_secs(5),
-            lag_tolerance: Duration::from_millis(100),
-            failover_timeout: Duration::from_secs(30),
-        };
+        let config = ClusterConfig::default();
         let nodes: Vec<NodeConfig> = (0..nodes).map(node).collect();
         let start = Instant::now();
         World { roster: Roster::new(&nodes, config, start), start, number: 0 }

@@ -117,17 +117,7 @@ mod tests {
     }
 
     fn cluster() -> ClusterConfig {
-        ClusterConfig {
-            probe_interval: Duration::from_millis(500),
-            fast_probe_interval: Duration::from_millis(2),
-            probe_timeout: Duration::from_secs(2),
-            down_after: 3,
-            max_lag: Duration::from_secs(5),
-            readmit_lag: Duration::from_secs(2),
-            readmit_after: Duration::from_secs(5),
-            lag_tolerance: Duration::from_millis(100),
-            failover_timeout: Duration::from_secs(30),
-        }
+        ClusterConfig::default()
     }
 
     fn effect(effect: Effect) -> impl Fn(&mut Case) {
