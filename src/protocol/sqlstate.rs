@@ -96,16 +96,6 @@ impl ClientError {
         )
     }
 
-    /// As PostgreSQL says it of a block that failed.
-    pub fn transaction_aborted() -> ClientError {
-        ClientError::new(
-            Fault::Client,
-            "ERROR",
-            "25P02",
-            "current transaction is aborted, commands ignored until end of transaction block",
-        )
-    }
-
     pub fn shutdown() -> ClientError {
         ClientError::new(Fault::Operator, "FATAL", "57P01", "terminating connection due to administrator command")
     }

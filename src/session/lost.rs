@@ -82,7 +82,9 @@ impl Machine {
         let in_block = matches!(self.block, Block::Primary | Block::Replica(_));
         self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
         self.status = TransactionStatus::Idle;
-        self.owed.clear();
+        while let Some(owed) = self.owed.pop_last() {
+            self.take_back(&owed);
+        }
         self.statements.drop_portals();
         self.done();
         if running {
