@@ -32,10 +32,10 @@ const FAREWELLS: usize = 64;
 /// Why we cannot listen.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    #[error("cannot listen on {address}: {source}")]
-    Tcp { address: SocketAddr, source: io::Error },
-    #[error("cannot listen on {}: {source}", path.display())]
-    Unix { path: PathBuf, source: io::Error },
+    #[error("cannot listen on {address}: {error}")]
+    Tcp { address: SocketAddr, error: io::Error },
+    #[error("cannot listen on {}: {error}", path.display())]
+    Unix { path: PathBuf, error: io::Error },
     #[error("another server is listening on {}", path.display())]
     InUse { path: PathBuf },
 }
@@ -109,7 +109,7 @@ impl Listener {
         let tcp = config
             .addresses
             .iter()
-            .map(|&address| bind_tcp(address).map_err(|source| ListenError::Tcp { address, source }))
+            .map(|&address| bind_tcp(address).map_err(|error| ListenError::Tcp { address, error }))
             .collect::<Result<Vec<_>, _>>()?;
         let port = match tcp.first() {
             // The real one, should the configuration have asked for any free port.
@@ -238,7 +238,7 @@ fn bind_tcp(address: SocketAddr) -> io::Result<TcpListener> {
 fn bind_unix(dir: &Path, port: u16) -> Result<UnixDoor, ListenError> {
     let path = dir.join(format!(".s.PGSQL.{port}"));
     let lock = dir.join(format!(".s.PGSQL.{port}.lock"));
-    let failed = |source| ListenError::Unix { path: path.clone(), source };
+    let failed = |error| ListenError::Unix { path: path.clone(), error };
     if std::os::unix::net::UnixStream::connect(&path).is_ok() {
         return Err(ListenError::InUse { path });
     }

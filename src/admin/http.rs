@@ -32,9 +32,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     #[error(
-        "cannot listen on {address} for the admin port (/metrics, dashboard): {source}; choose another with admin.address or --admin, or switch it off with \"off\""
+        "cannot listen on {address} for the admin port (/metrics, dashboard): {error}; choose another with admin.address or --admin, or switch it off with \"off\""
     )]
-    Bind { address: SocketAddr, source: io::Error },
+    Bind { address: SocketAddr, error: io::Error },
     #[error("the metrics could not be registered: {0}")]
     Metrics(#[from] prometheus::Error),
     #[error("the admin port broke: {0}")]
@@ -55,7 +55,7 @@ type Shared = State<Arc<Served>>;
 
 impl Admin {
     pub async fn bind(address: SocketAddr) -> Result<Admin, AdminError> {
-        let listener = TcpListener::bind(address).await.map_err(|source| AdminError::Bind { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|error| AdminError::Bind { address, error })?;
         Ok(Admin { listener })
     }
 

@@ -14,8 +14,8 @@ use crate::config::{LogConfig, LogFormat};
 /// Logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    #[error("log.level \"{level}\" is no level (error, warn, info, debug, trace) and no tracing filter: {source}")]
-    Level { level: String, source: ParseError },
+    #[error("log.level \"{level}\" is no level (error, warn, info, debug, trace) and no tracing filter: {error}")]
+    Level { level: String, error: ParseError },
     #[error("logging is already set up: {0}")]
     Twice(#[from] TryInitError),
 }
@@ -30,7 +30,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::builder().parse(&config.level);
-    let filter = filter.map_err(|source| LogError::Level { level: config.level.clone(), source })?;
+    let filter = filter.map_err(|error| LogError::Level { level: config.level.clone(), error })?;
     let writer = OneLine(writer);
     let lines = fmt::Subscriber::builder().with_env_filter(filter).with_writer(writer).with_ansi(false);
     Ok(match config.format {

@@ -59,8 +59,6 @@ pub enum Safety {
     Safe,
     /// Safe if its first argument is a literal that names a setting which every node has alike (current_setting).
     BySetting,
-    /// Safe if its first argument is a literal that names a safe relation (pg_table_size).
-    ByRelation,
     Unsafe(Box<str>),
 }
 
@@ -69,7 +67,6 @@ pub enum Safety {
 pub enum Answer<'a> {
     Safe,
     BySetting,
-    ByRelation,
     Unsafe(&'a str),
     Unknown,
     /// The snapshot is not loaded.
@@ -172,6 +169,11 @@ impl Catalog {
         (answer, conduct)
     }
 
+    /// Any call of a function of this name, whatever its arguments.
+    pub fn any_function(&self, name: &str) -> Found<'_> {
+        self.worst(entries(&self.functions, name).map(|f| (&f.safety, f.conduct)))
+    }
+
     /// `row.name`, which may mean `name(row)`: `Unknown` if no function or type could be meant.
     pub fn attribute(&self, name: &str, rows: AttributeOf) -> Found<'_> {
         let fits = |f: &&Function| {
@@ -220,7 +222,6 @@ impl Catalog {
                 (Answer::Unsafe(why), _) => Answer::Unsafe(why),
                 (_, Safety::Unsafe(why)) => Answer::Unsafe(why),
                 (Answer::BySetting, _) | (_, Safety::BySetting) => Answer::BySetting,
-                (Answer::ByRelation, _) | (_, Safety::ByRelation) => Answer::ByRelation,
                 _ => Answer::Safe,
             };
         }

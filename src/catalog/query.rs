@@ -72,12 +72,14 @@ pub struct OperatorRow {
     pub schema: String,
     pub name: String,
     pub function: u32,
+    /// The functions of its commutator and its negator: the planner may call them in its place (`NOT a = b` is `a <> b`).
+    pub stand_ins: Vec<u32>,
 }
 
 /// A stored node tree.
 #[derive(Clone, Debug, Default)]
 pub struct TreeRow {
-    /// `read` or `write` of a relation, `type`.
+    /// `read`, `plan` or `write` of a relation, `type`.
     pub of: String,
     pub oid: u32,
     pub text: String,
@@ -124,20 +126,24 @@ SELECT c.oid, n.nspname::text, c.relname::text, c.relkind::text, c.relpersistenc
  WHERE c.relkind IN ('r','p','v','m','f','S','c','t') AND c.relpersistence <> 't'";
 
 const OPERATORS: &str = "
-SELECT o.oid, n.nspname::text, o.oprname::text, o.oprcode::oid
+SELECT o.oid, n.nspname::text, o.oprname::text, o.oprcode::oid,
+       ARRAY(SELECT s.oprcode::oid FROM pg_operator s WHERE s.oid IN (o.oprcom, o.oprnegate) AND s.oprcode <> 0)
   FROM pg_operator o JOIN pg_namespace n ON n.oid = o.oprnamespace";
 
 const TREES: &str = "
-SELECT CASE WHEN ev_type = '1' THEN 'read' ELSE 'write' END, ev_class, ev_action::text || coalesce(ev_qual::text, '') FROM pg_rewrite
+SELECT CASE WHEN r.ev_type = '1' AND c.relkind <> 'm' THEN 'read' ELSE 'write' END, r.ev_class, r.ev_action::text || coalesce(r.ev_qual::text, '')
+  FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
 UNION ALL SELECT 'read', polrelid, polqual::text FROM pg_policy WHERE polcmd IN ('*', 'r') AND polqual IS NOT NULL
 UNION ALL SELECT 'write', polrelid, coalesce(polqual::text, '') || coalesce(polwithcheck::text, '') FROM pg_policy
 UNION ALL SELECT 'read', d.adrelid, d.adbin::text FROM pg_attrdef d
             JOIN pg_attribute a ON a.attrelid = d.adrelid AND a.attnum = d.adnum WHERE a.attgenerated = 'v'
 UNION ALL SELECT 'write', adrelid, adbin::text FROM pg_attrdef
 UNION ALL SELECT 'type', contypid, conbin::text FROM pg_constraint WHERE contypid <> 0 AND conbin IS NOT NULL
-UNION ALL SELECT 'write', conrelid, conbin::text FROM pg_constraint WHERE conrelid <> 0 AND conbin IS NOT NULL
-UNION ALL SELECT 'write', indrelid, coalesce(indexprs::text, '') || coalesce(indpred::text, '') FROM pg_index
-           WHERE indexprs IS NOT NULL OR indpred IS NOT NULL";
+UNION ALL SELECT 'plan', conrelid, conbin::text FROM pg_constraint WHERE conrelid <> 0 AND conbin IS NOT NULL
+UNION ALL SELECT 'plan', indrelid, coalesce(indexprs::text, '') || coalesce(indpred::text, '') FROM pg_index
+           WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+UNION ALL SELECT 'plan', stxrelid, stxexprs::text FROM pg_statistic_ext WHERE stxexprs IS NOT NULL
+UNION ALL SELECT 'plan', partrelid, partexprs::text FROM pg_partitioned_table WHERE partexprs IS NOT NULL";
 
 /// `child` … : relation → relation; `column`: relation → type; `aggregate`: function → function; `trigger`: relation →
 /// function; `identity`: relation; `class`: a function of a users' operator class; `cast` …: type → function.
@@ -183,6 +189,7 @@ rows(hash) AS (
   UNION ALL SELECT hashtextextended(concat('w', oid, '/', xmin), 1) FROM pg_amop WHERE oid >= 16384
   UNION ALL SELECT hashtextextended(concat('e', oid, '/', xmin, ctid), 1) FROM pg_extension
   UNION ALL SELECT hashtextextended(concat('x', indexrelid, '/', xmin), 1) FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
+  UNION ALL SELECT hashtextextended(concat('y', oid, '/', xmin, ctid), 1) FROM pg_statistic_ext WHERE stxexprs IS NOT NULL
   UNION ALL SELECT hashtextextended(concat('u', attrelid, '/', attnum, attname, atttypid, attidentity, attgenerated), 1)
               FROM pg_attribute WHERE attnum > 0 AND attrelid >= 16384
                AND attrelid IN (SELECT oid FROM pg_class WHERE relpersistence <> 't' AND relkind IN ('r','p','v','m','f','c'))
@@ -259,5 +266,5 @@ fn relation(r: &Row) -> RelationRow {
 }
 
 fn operator(r: &Row) -> OperatorRow {
-    OperatorRow { oid: r.get(0), schema: r.get(1), name: r.get(2), function: r.get(3) }
+    OperatorRow { oid: r.get(0), schema: r.get(1), name: r.get(2), function: r.get(3), stand_ins: r.get(4) }
 }

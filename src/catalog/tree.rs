@@ -5,6 +5,8 @@
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct References {
     pub functions: Vec<u32>,
+    /// Those of them that are called with constants only.
+    pub constant_calls: Vec<u32>,
     pub operators: Vec<u32>,
     pub types: Vec<u32>,
     pub relations: Vec<u32>,
@@ -36,6 +38,14 @@ pub fn read(tree: &str) -> References {
         let value = &value[..value.find(" :").unwrap_or(value.len())];
         field(label, value, rest, &mut found);
     }
+    for (kind, label) in [("{FUNCEXPR ", ":funcid "), ("{OPEXPR ", ":opfuncid ")] {
+        for (at, _) in tree.match_indices(kind) {
+            let call = node(&tree[at..]);
+            if !call.contains("{VAR ") {
+                found.constant_calls.extend(call.split_once(label).and_then(|(_, rest)| numbers(rest).next()));
+            }
+        }
+    }
     if tree.contains("NEXTVALUEEXPR") || tree.contains("{ROWMARKCLAUSE") {
         found.writes = Writes::Yes;
     }
@@ -63,6 +73,27 @@ fn field(label: &str, value: &str, rest: &str, found: &mut References) {
         _ if label.contains("type") => found.types.extend(numbers(value).filter(|n| *n >= FIRST_USER)),
         _ => {}
     }
+}
+
+/// The node that begins here, to its closing brace. A brace within a name is escaped by a backslash.
+fn node(text: &str) -> &str {
+    let mut depth = 0;
+    let mut escaped = false;
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b'{' => depth += 1,
+            b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return &text[..=at];
+                }
+            }
+            _ => {}
+        }
+    }
+    text
 }
 
 /// The numbers of a value, up to the next node.
@@ -102,6 +133,14 @@ mod tests {
         assert_eq!(found.relations, [16500]);
         assert_eq!(found.types, [17000]);
         assert_eq!(found.writes, Writes::No);
+    }
+
+    #[test]
+    fn calls_with_constants_only_are_told_apart() {
+        let inner = "{FUNCEXPR :funcid 17001 :funcresulttype 23 :args ({CONST :consttype 23 :location 1})}";
+        let outer = format!("{{OPEXPR :opno 96 :args ({{FUNCEXPR :funcid 17000 :args ({{VAR :varno 1}} {inner})}})}}");
+        let found = read(&outer);
+        assert_eq!((found.functions, found.constant_calls), (vec![17000, 17001], vec![17001]));
     }
 
     #[test]

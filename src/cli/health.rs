@@ -8,15 +8,15 @@ use std::time::Duration;
 /// The running pgweir did not say that it is well.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    #[error("no answer from the admin port {address}: {source}")]
-    Unreachable { address: SocketAddr, source: io::Error },
+    #[error("no answer from the admin port {address}: {error}")]
+    Unreachable { address: SocketAddr, error: io::Error },
     #[error("the admin port {address} answered: {answer}")]
     Unwell { address: SocketAddr, answer: String },
 }
 
 /// Asks GET `path` (`/healthz` or `/readyz`) of the admin port at `address`; an answer of 200 is well.
 pub fn health(address: SocketAddr, path: &str, timeout: Duration) -> Result<(), HealthError> {
-    let answer = ask(address, path, timeout).map_err(|source| HealthError::Unreachable { address, source })?;
+    let answer = ask(address, path, timeout).map_err(|error| HealthError::Unreachable { address, error })?;
     if answer.starts_with("HTTP/1.1 200 ") {
         return Ok(());
     }

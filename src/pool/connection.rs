@@ -244,8 +244,8 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
     }
 }
 
-fn cannot_connect(endpoint: &Endpoint, source: ConnectError) -> CheckoutError {
-    CheckoutError::Connect { node: endpoint.name.clone(), source: Arc::new(source) }
+fn cannot_connect(endpoint: &Endpoint, error: ConnectError) -> CheckoutError {
+    CheckoutError::Connect { node: endpoint.name.clone(), error: Arc::new(error) }
 }
 
 /// A stream to the node, encrypted if its configuration says so. The caller sets the time limit.

@@ -19,8 +19,8 @@ pub enum CheckoutError {
     #[error("node {node} refused the login ({sqlstate})")]
     Refused { node: String, sqlstate: String, error: Arc<[u8]> },
     /// The node could not be reached, or did not speak as expected.
-    #[error("cannot connect to node {node}: {source}")]
-    Connect { node: String, source: Arc<ConnectError> },
+    #[error("cannot connect to node {node}: {error}")]
+    Connect { node: String, error: Arc<ConnectError> },
     /// The node is not what the caller takes it for; the cluster was told to look again.
     #[error("node {node} was expected to be a {expected:?} and is a {found:?}")]
     WrongRole { node: String, expected: Role, found: Role },
@@ -57,7 +57,7 @@ pub(super) enum Scope {
 impl CheckoutError {
     pub(super) fn scope(&self) -> Scope {
         match self {
-            CheckoutError::Connect { source, .. } if matches!(**source, ConnectError::TimedOut(_)) => Scope::Oldest,
+            CheckoutError::Connect { error, .. } if matches!(**error, ConnectError::TimedOut(_)) => Scope::Oldest,
             CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } | CheckoutError::Shutdown => {
                 Scope::Everyone
             }

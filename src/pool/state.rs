@@ -67,9 +67,15 @@ impl ServerStatements {
     /// Notes that the statement is prepared under the returned number.
     pub fn insert(&mut self, key: StatementKey) -> u32 {
         self.clock += 1;
-        self.serial = self.serial.wrapping_add(1);
         self.made += 1;
-        self.entries.insert(key, Entry { number: self.serial, used: self.clock });
+        let number = self.spare();
+        self.entries.insert(key, Entry { number, used: self.clock });
+        number
+    }
+
+    /// A number that no statement has.
+    pub fn spare(&mut self) -> u32 {
+        self.serial = self.serial.wrapping_add(1);
         self.serial
     }
 

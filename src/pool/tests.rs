@@ -446,8 +446,8 @@ fn a_node_that_says_nothing_is_given_up() {
     local(async {
         let (node, worker) = (Node::start(Script::Freeze), worker(0));
         let pool = pool_of(&node, PoolConfig { connect_timeout: Duration::from_millis(30), ..config(1) });
-        let Err(CheckoutError::Connect { source, .. }) = checkout(&pool, &worker).await else { panic!("frozen") };
-        assert!(matches!(*source, error::ConnectError::TimedOut(_)));
+        let Err(CheckoutError::Connect { error, .. }) = checkout(&pool, &worker).await else { panic!("frozen") };
+        assert!(matches!(*error, error::ConnectError::TimedOut(_)));
         assert_eq!((pool.stats().opening, pool.stats().waiting), (0, 0));
     });
 }

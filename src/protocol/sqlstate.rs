@@ -96,13 +96,13 @@ impl ClientError {
         )
     }
 
-    /// As PostgreSQL says it of a block that failed.
-    pub fn transaction_aborted() -> ClientError {
+    /// The connection died with what the session kept in it, while nothing was under way.
+    pub fn session_lost(node: &str) -> ClientError {
         ClientError::new(
-            Fault::Client,
-            "ERROR",
-            "25P02",
-            "current transaction is aborted, commands ignored until end of transaction block",
+            Fault::Server,
+            "FATAL",
+            "08006",
+            format!("pgweir: the connection to node {node} was lost, and with it what this session had left there"),
         )
     }
 

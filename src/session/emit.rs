@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use super::audit;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
-use super::pipeline::{Closed, Ours, Owed, Parsed};
+use super::pipeline::{Closed, Owed, Parsed};
 use super::unit::{End, opaque, statement_verdict};
 use super::vacate;
-use super::work::{CopyIn, Piecemeal, Traces};
+use super::work::{CopyIn, Forward, Piecemeal, Traces};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
@@ -29,7 +29,9 @@ impl Machine {
         while *at < input.len() && !self.await_settings {
             let left = self.work.from_client.left.min(input.len() - *at);
             if left > 0 {
-                io.to_server.pass(*at..*at + left);
+                if self.work.from_client.forward == Forward::Pass {
+                    io.to_server.pass(*at..*at + left);
+                }
                 *at += left;
                 self.work.from_client.left -= left;
                 continue;
@@ -41,6 +43,11 @@ impl Machine {
                 return Ok(Step::ReadMore);
             };
             let range = *at..*at + header.total;
+            if self.work.skipping && !matches!(header.tag, b'S' | b'X') {
+                *at = range.end.min(input.len());
+                self.work.from_client = Piecemeal { left: range.end - *at, forward: Forward::Drop };
+                continue;
+            }
             if range.end > input.len() && !self.may_split(&header, env) {
                 return Ok(Step::ReadMore);
             }
@@ -54,6 +61,7 @@ impl Machine {
             } else if let Some(error) = self.emit_message(&header, &input[there.clone()], there.start, io, link, env) {
                 return Ok(Step::Close(SessionEnd::Error(error)));
             }
+            self.work.begun = true;
             self.work.from_client = Piecemeal { left: range.end - there.end, ..Piecemeal::default() };
             *at = there.end;
         }
@@ -109,6 +117,7 @@ impl Machine {
             }
             b'S' => {
                 self.work.end = Some(End::Sync);
+                self.work.skipping = false;
                 self.owed.push(Owed::Sync);
                 io.to_server.pass(range);
             }
@@ -142,8 +151,8 @@ impl Machine {
                 // A name that no statement has: the server confirms it, and keeps ours for the next time.
                 frontend::put_statement(io.to_server.put(), b'C', b"pgweir_closed");
             }
-            Some(Named::Statement(_)) => {
-                self.statements.drop_unnamed();
+            Some(Named::Statement(name)) => {
+                closed = self.close_statement(name);
                 link.state.unnamed = None;
                 io.to_server.pass(range);
             }
@@ -199,19 +208,11 @@ impl Machine {
         let verdict = self.next_verdict(text, env);
         self.trace(&verdict);
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
-        self.statements.drop_unnamed();
+        self.forget_unnamed();
         link.state.unnamed = None;
         self.work.end = Some(End::Query);
-        let owed = self.owed.len();
-        match self.deallocated(&verdict, io, link, env) {
-            Some(text) => {
-                if self.owed.len() > owed {
-                    // Should a Parse of ours fail, the Query must not be skipped with it.
-                    frontend::message(io.to_server.put(), b'S', |_| {});
-                    self.owed.push(Owed::Ours(Ours::Discard));
-                }
-                frontend::put_query(io.to_server.put(), text.as_bytes());
-            }
+        match self.deallocated(&verdict, io, link) {
+            Some(text) => frontend::put_query(io.to_server.put(), text.as_bytes()),
             None => io.to_server.pass(start..start + message.len()),
         }
         self.owed.push(Owed::Query((!verdict.acts.is_empty()).then_some(verdict)));
@@ -232,7 +233,7 @@ impl Machine {
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
         let Some(parse) = parse else {
             // Malformed (the server says how), or so long that it cannot be kept: then the session stays here.
-            self.statements.drop_unnamed();
+            self.forget_unnamed();
             link.state.unnamed = None;
             self.pins.insert(Pin::Opaque);
             self.owed.push(Owed::Parse(Parsed::Unnamed));
@@ -240,12 +241,13 @@ impl Machine {
             return None;
         };
         if parse.name.is_empty() {
-            if let Some(text) = self.deallocated(&verdict, io, link, env) {
+            if let Some(text) = self.deallocated(&verdict, io, link) {
                 let rest = [text.as_bytes(), &parse.rest[parse.text.len()..]].concat();
                 frontend::put_parse(io.to_server.put(), b"", &rest);
             } else {
                 io.to_server.pass(range);
             }
+            self.forget_unnamed();
             link.state.unnamed = Some(self.statements.set_unnamed(parse.rest, verdict));
             self.owed.push(Owed::Parse(Parsed::Unnamed));
             return None;

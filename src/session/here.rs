@@ -23,7 +23,6 @@ impl Machine {
         }
         let single = match (end, self.unit.texts.as_slice()) {
             (End::Query, [verdict]) if verdict.statements == 1 && verdict.acts.len() == 1 => Rc::clone(verdict),
-            _ if matches!(self.block, Block::Doomed) => return self.answer_doomed(end, io),
             _ => return false,
         };
         let text = frontend::query(&input[frame::HEADER..self.unit.length]).unwrap_or_default();
@@ -51,7 +50,6 @@ impl Machine {
             (Act::Commit { chain: false }, Block::Announced(_)) => self.answer_end("COMMIT", io),
             (Act::Rollback { chain: false }, Block::Announced(_) | Block::Doomed) => self.answer_end("ROLLBACK", io),
             (Act::Commit { chain: false }, Block::Doomed) => self.answer_end("ROLLBACK", io),
-            (_, Block::Doomed) => self.answer_doomed(end, io),
             _ => false,
         }
     }
@@ -66,16 +64,6 @@ impl Machine {
     pub(super) fn answer_end(&mut self, tag: &str, io: &mut ClientIo<'_>) -> bool {
         self.block = Block::None;
         self.answer(tag, TransactionStatus::Idle, io)
-    }
-
-    pub(super) fn answer_doomed(&mut self, end: End, io: &mut ClientIo<'_>) -> bool {
-        backend::put_error(io.to_client, &ClientError::transaction_aborted());
-        if end == End::Flush || end == End::Overlong {
-            self.phase = Phase::Skipping;
-        } else {
-            backend::put_ready_for_query(io.to_client, TransactionStatus::Failed);
-        }
-        true
     }
 
     /// What the client is told of its own block, whatever the nodes know.
@@ -106,8 +94,8 @@ impl Machine {
     /// The client's own view of Close.
     pub(super) fn close_statement(&mut self, name: &[u8]) -> Closed {
         if name.is_empty() {
-            self.statements.drop_unnamed();
-            return Closed::Other;
+            self.forget_unnamed();
+            return Closed::Unnamed;
         }
         match self.statements.remove(name) {
             Some(statement) => {

@@ -268,7 +268,7 @@ impl Machine {
 
     /// The loop must keep the client's bytes of this unit: they may be needed once more.
     pub fn keeps_request(&self) -> bool {
-        self.phase == Phase::Running && self.work.replay != Replay::Never
+        matches!(self.phase, Phase::Running | Phase::Leaving) && self.work.replay != Replay::Never
     }
 
     /// Where in the input of the last `on_client` the unit begins.

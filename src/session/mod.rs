@@ -178,6 +178,11 @@ async fn serve_session(
     let login = login::authenticate(&mut stream, &request, &auth);
     let credentials = match tokio::time::timeout(patience, login).await.ok() {
         Some(Ok(credentials)) => credentials,
+        // psql leaves so when it must first ask its user for the password: that is no failure.
+        Some(Err(login::LoginError::Closed)) => {
+            debug!(peer, user = request.user, "the client left before it had logged in");
+            return;
+        }
         Some(Err(error)) => {
             worker.metrics.login_failed();
             info!(peer, user = request.user, database = request.database, %error, "login failed");

@@ -13,13 +13,13 @@ use crate::protocol::frontend;
 use crate::sql::{Act, Pin, Verdict};
 
 impl Machine {
-    /// DEALLOCATE of a statement that was prepared by protocol: on the server it has another name. Also prepares it here.
+    /// DEALLOCATE of a statement that was prepared by protocol: on the server it has another name, if it is there, and may
+    /// serve other sessions. The server deallocates one that was made for this.
     pub(super) fn deallocated(
         &mut self,
         verdict: &Verdict,
         io: &mut ClientIo<'_>,
         link: &mut Link<'_>,
-        env: &Env<'_>,
     ) -> Option<String> {
         let [Act::Deallocate { name }] = verdict.acts.as_slice() else {
             return None;
@@ -28,7 +28,11 @@ impl Machine {
             return None;
         }
         self.statements.named(name.as_bytes())?;
-        let number = self.ensure_named(name.as_bytes(), io, link, env)?;
+        let number = link.state.statements.spare();
+        frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), b"\0\0\0");
+        self.owed.push(Owed::OurStandIn(number));
+        link.state.orphans.push(number);
+        self.aliases.push((number, name.as_bytes().into()));
         Some(format!("DEALLOCATE {}", server_name(number)))
     }
 
@@ -164,12 +168,15 @@ impl Machine {
             self.close_on_server(number, io);
         }
         let out = io.to_server.put();
-        for (name, statement) in self.statements.all() {
-            frontend::put_parse(out, name, &statement.rest);
-            self.owed.push(Owed::OurParse(statement.key));
-        }
         frontend::message(out, b'S', |_| {});
         self.owed.push(Owed::Ours(Ours::Discard));
+        // Each for itself: one that cannot be prepared any more must not take the others with it.
+        for (name, statement) in self.statements.all() {
+            frontend::put_parse(out, name, &statement.rest);
+            frontend::message(out, b'S', |_| {});
+            self.owed.push(Owed::OurParse(statement.key));
+            self.owed.push(Owed::Ours(Ours::Discard));
+        }
         self.traces.add(Traces::OWN_NAMES);
         self.pins.insert(Pin::SqlPrepare);
     }

@@ -21,12 +21,14 @@ pub enum Owed {
     DescribeStatement,
     DescribePortal,
     Execute(Option<Rc<Verdict>>),
-    /// The client's Close: of one of its named statements, or of anything else.
+    /// The client's Close.
     Close(Closed),
     Sync,
     FunctionCall,
     /// A Parse of ours in front of a Bind or Describe; its ParseComplete is swallowed, its error is the client's.
     OurParse(StatementKey),
+    /// A Parse of ours of an empty text, to be deallocated in the place of a statement that may not be here.
+    OurStandIn(u32),
     /// A Parse of ours of the session's unnamed statement.
     OurUnnamed,
     /// A Close of ours, of a statement with this number or of the unnamed one; its CloseComplete is swallowed.
@@ -44,6 +46,8 @@ pub enum Ours {
     Discard,
     /// A READ ONLY transaction leaves its replica.
     Rollback,
+    /// A block that fails at once, in the place of one that was lost.
+    Doom,
     Audit,
 }
 
@@ -52,6 +56,7 @@ pub enum Ours {
 pub enum Closed {
     /// The session has forgotten the statement already; it is in the undo list.
     Statement,
+    Unnamed,
     Other,
 }
 
@@ -87,6 +92,16 @@ impl Pipeline {
         self.owed.pop_front()
     }
 
+    /// What failed is a request of ours with a Sync of its own behind it.
+    pub fn fails_alone(&self) -> bool {
+        matches!((self.owed.front(), self.owed.get(1)), (Some(Owed::OurParse(_)), Some(Owed::Ours(_))))
+    }
+
+    /// Nothing will be answered any more.
+    pub fn take(&mut self) -> Vec<Owed> {
+        std::mem::take(&mut self.owed).into()
+    }
+
     /// The texts with acts that are being executed.
     pub fn texts(&self) -> impl Iterator<Item = &Rc<Verdict>> {
         self.owed.iter().filter_map(|owed| match owed {
@@ -117,9 +132,9 @@ impl Pipeline {
     }
 
     /// After an error in the extended protocol the server skips everything up to Sync. Returns what will not be
-    /// answered, the failed one first; the Sync itself stays, if it was sent already.
+    /// answered, the failed one first; the Sync itself stays, if it was sent already. A Sync of ours is as good.
     pub fn skip_to_sync(&mut self) -> impl Iterator<Item = Owed> + '_ {
-        let end = self.owed.iter().position(|owed| matches!(owed, Owed::Sync)).unwrap_or(self.owed.len());
-        self.owed.drain(..end)
+        let end = self.owed.iter().position(|owed| matches!(owed, Owed::Sync | Owed::Ours(_)));
+        self.owed.drain(..end.unwrap_or(self.owed.len()))
     }
 }

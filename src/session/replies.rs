@@ -2,10 +2,9 @@
 //! are swallowed, a replica's error is held back, everything else passes unseen. Part of the machine.
 
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
-use super::pipeline::{Closed, Ours, Owed, Parsed};
-use super::undo::Undo;
+use super::pipeline::{Ours, Owed};
 use super::work::{Block, CopyIn, Fate, Forward, Phase, Piecemeal, Replay, Reply, Setback, Traces};
-use crate::pool::state::{UnnamedKey, server_name};
+use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend, frontend};
@@ -104,8 +103,10 @@ impl Machine {
         link: &mut Link<'_>,
         env: &Env<'_>,
     ) -> Fare {
-        let ours =
-            matches!(self.owed.front(), Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed));
+        let ours = matches!(
+            self.owed.front(),
+            Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed | Owed::OurStandIn(_))
+        );
         match tag {
             b'D' | b'T' | b'C' | b'I' | b'N' | b'n' if ours => {
                 if let (b'D', Some(audit)) = (tag, &mut self.audit) {
@@ -185,6 +186,11 @@ impl Machine {
         if let Some(Owed::Ours(ours)) = self.owed.front() {
             return self.on_own_error(*ours, body, io, link);
         }
+        if self.owed.fails_alone() {
+            // It cannot be prepared any more; should the client use it, the server says that it is not there.
+            self.on_skip(link);
+            return Fare::Drop;
+        }
         let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
         let severity = backend::error_field(body, b'V');
         let ended = matches!(severity, Some(b"FATAL" | b"PANIC"));
@@ -214,50 +220,15 @@ impl Machine {
         Fare::Pass
     }
 
-    /// An error in the extended protocol: nothing up to Sync will be answered, nothing in it was prepared.
-    fn on_skip(&mut self, link: &mut Link<'_>) {
-        let skipped: Vec<Owed> = self.owed.skip_to_sync().collect();
-        if self.owed.is_empty() {
-            // The server now ignores everything until the client's Sync.
-            self.work.end = None;
-        }
-        // From the last to the first, as the session's closed statements come back.
-        for owed in skipped.into_iter().rev() {
-            match owed {
-                Owed::Close(Closed::Statement) => self.reopen(),
-                Owed::Parse(Parsed::Named { name, key }) => {
-                    self.statements.remove(&name);
-                    link.state.statements.remove(key);
-                }
-                Owed::OurParse(key) => drop(link.state.statements.remove(key)),
-                Owed::Parse(Parsed::Unnamed) => {
-                    self.statements.drop_unnamed();
-                    // It failed, or was skipped and the one before it is still there: nobody's, so never used as it is.
-                    link.state.unnamed = Some(UnnamedKey::default());
-                }
-                Owed::OurUnnamed => link.state.unnamed = Some(UnnamedKey::default()),
-                // It was skipped, too, so the statement is still there.
-                Owed::OurClose(Some(number)) => link.state.orphans.push(number),
-                _ => {}
-            }
-        }
-    }
-
-    /// A Close that the server skipped did not happen.
-    fn reopen(&mut self) {
-        if let Some(at) = self.undo.iter().rposition(|undo| matches!(undo, Undo::Closed(..)))
-            && let Undo::Closed(name, statement) = self.undo.remove(at)
-        {
-            self.statements.insert(&name, statement);
-        }
-    }
-
     /// A request of our own failed.
     fn on_own_error(&mut self, ours: Ours, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
         if ours == Ours::Audit {
             if let Some(audit) = &mut self.audit {
                 audit.on_error();
             }
+            return Fare::Drop;
+        }
+        if ours == Ours::Doom {
             return Fare::Drop;
         }
         link.state.spoiled = true;
@@ -308,7 +279,7 @@ impl Machine {
                 self.traces.remove(Traces::TELL);
                 None
             }
-            Ours::Begin | Ours::Discard => None,
+            Ours::Begin | Ours::Doom | Ours::Discard => None,
             Ours::Rollback => {
                 self.phase = Phase::Ready;
                 self.unit.reset();
@@ -353,18 +324,6 @@ impl Machine {
         self.phase = Phase::Ready;
         self.unit.reset();
         Step::Retry
-    }
-
-    /// Takes back what sending the unit did to the session, so that it can be sent again.
-    pub(super) fn undo(&mut self) {
-        while let Some(undo) = self.undo.pop() {
-            match undo {
-                Undo::Parsed(name) => drop(self.statements.remove(&name)),
-                Undo::Closed(name, statement) => self.statements.insert(&name, statement),
-            }
-        }
-        self.owed.clear();
-        self.aliases.clear();
     }
 }
 

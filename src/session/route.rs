@@ -196,6 +196,10 @@ impl Machine {
         }
         let begins = match std::mem::take(&mut self.block) {
             Block::Announced(announced) => Some(announced),
+            Block::Doomed => {
+                self.doom(io, link);
+                None
+            }
             block => {
                 self.block = block;
                 None
@@ -213,6 +217,14 @@ impl Machine {
         if let (Block::Replica(_), LinkRole::Replica) = (&self.block, link.role) {
             self.state.transaction = Transaction::OnReplica(link.node);
         }
+    }
+
+    /// Opens a block and makes it fail.
+    fn doom(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        link.state.unnamed = None;
+        frontend::put_query(io.to_server.put(), b"BEGIN;ROLLBACK TO pgweir_lost");
+        self.owed.push(Owed::Ours(Ours::Doom));
+        self.block = Block::Primary;
     }
 
     /// Settings, and another session's sequence values: the connection becomes this session's.

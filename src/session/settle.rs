@@ -129,6 +129,7 @@ impl Machine {
                     self.change_settings(act, link);
                     self.statements.clear();
                     link.state.statements.clear();
+                    link.state.orphans.clear();
                     link.state.sequences = None;
                     self.traces.remove(Traces::OWN_NAMES);
                     for pin in [
@@ -146,11 +147,13 @@ impl Machine {
                 Act::DeallocateAll => {
                     self.statements.clear();
                     link.state.statements.clear();
+                    link.state.orphans.clear();
                     self.pins.remove(Pin::SqlPrepare);
                     self.traces.remove(Traces::OWN_NAMES);
                 }
                 Act::Deallocate { name } => match self.statements.remove(name.as_bytes()) {
-                    Some(statement) => drop(link.state.statements.remove(statement.key)),
+                    // The one that was made for this is gone with it.
+                    Some(_) => link.state.orphans.retain(|orphan| !self.aliases.iter().any(|alias| alias.0 == *orphan)),
                     None => self.traces.add(Traces::AUDIT),
                 },
                 Act::Sequence => self.on_sequence(link),

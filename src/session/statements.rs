@@ -24,7 +24,7 @@ pub struct Statement {
 
 /// The unnamed statement; its buffer is reused.
 #[derive(Debug, Default)]
-struct Unnamed {
+pub struct Unnamed {
     rest: Vec<u8>,
     verdict: Option<Rc<Verdict>>,
     serial: u64,
@@ -36,6 +36,8 @@ pub struct Statements {
     session: u64,
     named: HashMap<Box<[u8]>, Statement, foldhash::fast::RandomState>,
     unnamed: Unnamed,
+    /// Of the newest unnamed statement that there ever was.
+    serial: u64,
     portals: SmallVec<[(Box<[u8]>, Rc<Verdict>); 1]>,
 }
 
@@ -86,7 +88,8 @@ impl Statements {
         self.unnamed.rest.clear();
         self.unnamed.rest.extend_from_slice(rest);
         self.unnamed.verdict = Some(verdict);
-        self.unnamed.serial += 1;
+        self.serial += 1;
+        self.unnamed.serial = self.serial;
         self.unnamed_key()
     }
 
@@ -103,6 +106,15 @@ impl Statements {
     /// A simple Query, or a Parse that failed, leaves no unnamed statement behind.
     pub fn drop_unnamed(&mut self) {
         self.unnamed.verdict = None;
+    }
+
+    /// Leaves none behind, and returns what it was.
+    pub fn take_unnamed(&mut self) -> Unnamed {
+        std::mem::take(&mut self.unnamed)
+    }
+
+    pub fn put_unnamed(&mut self, unnamed: Unnamed) {
+        self.unnamed = unnamed;
     }
 
     pub fn set_portal(&mut self, name: &[u8], verdict: Rc<Verdict>) {

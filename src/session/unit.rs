@@ -236,8 +236,11 @@ impl Unit {
     }
 }
 
-/// EXECUTE, EXPLAIN EXECUTE, or a look into pg_prepared_statements.
+/// EXECUTE, EXPLAIN EXECUTE, DEALLOCATE among others, or a look into pg_prepared_statements.
 fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+    if verdict.statements > 1 && verdict.acts.iter().any(|act| matches!(act, Act::Deallocate { .. })) {
+        return true;
+    }
     let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     let text_start = text.trim_ascii_start();
     let explained = starts(b"EXPLAIN") && memchr::memmem::find(&text.to_ascii_uppercase(), b"EXECUTE").is_some();

@@ -33,7 +33,8 @@ pub(super) enum Block {
     /// Open on a replica: so far only reads were in it, so it can move.
     Replica(Box<Announced>),
     Primary,
-    /// It could not be opened after all: everything fails until the client ends it.
+    /// It was lost, or could not be opened: everything fails until the client ends it. A node that hears of it is made to
+    /// fail one of its own, so that its words are PostgreSQL's.
     Doomed,
 }
 
@@ -102,6 +103,10 @@ pub(super) struct Work {
     /// Whether it may be run a second time (a proven read, autocommit).
     pub replay: Replay,
     pub copy: CopyIn,
+    /// Something of it was sent.
+    pub begun: bool,
+    /// After an error the server ignores everything up to a Sync that was not sent yet.
+    pub skipping: bool,
     pub from_client: Piecemeal,
     pub from_server: Piecemeal,
     /// Of statements that succeeded, if they have acts.

@@ -1,11 +1,16 @@
 //! Pure: the SQL/JSON nodes of the walker's allow-list. They call only built-in code of PostgreSQL; what matters is the
-//! expressions and type names inside. (User-made casts to json that are unsafe poison the whole catalog.)
+//! expressions and type names inside, and that an older server takes them for calls of functions. (User-made casts to json
+//! that are unsafe poison the whole catalog.)
 
+use super::names;
 use super::parse::{Tree, node};
 use super::walker::Walker;
 
 impl<'a> Walker<'a, '_> {
     pub(super) fn json(&mut self, tree: &'a Tree, scope: usize) {
+        if let Some(name) = function_of_old(tree) {
+            names::construct(name, self.catalog, self.findings);
+        }
         match tree {
             Tree::JsonValueExpr(value) => self.json_value(Some(value), scope),
             Tree::JsonIsPredicate(test) => self.push_node(&test.expr, scope),
@@ -118,4 +123,26 @@ impl<'a> Walker<'a, '_> {
             self.window(window, scope);
         }
     }
+}
+
+/// What the construct is called where it is a function.
+fn function_of_old(tree: &Tree) -> Option<&'static str> {
+    use node::JsonExprOp as Op;
+    Some(match tree {
+        Tree::JsonFuncExpr(function) => match function.op() {
+            Op::JsonExistsOp => "json_exists",
+            Op::JsonQueryOp => "json_query",
+            Op::JsonValueOp => "json_value",
+            Op::JsonTableOp | Op::Undefined => "json_table",
+        },
+        Tree::JsonParseExpr(_) => "json",
+        Tree::JsonScalarExpr(_) => "json_scalar",
+        Tree::JsonSerializeExpr(_) => "json_serialize",
+        Tree::JsonObjectConstructor(_) => "json_object",
+        Tree::JsonArrayConstructor(_) | Tree::JsonArrayQueryConstructor(_) => "json_array",
+        Tree::JsonObjectAgg(_) => "json_objectagg",
+        Tree::JsonArrayAgg(_) => "json_arrayagg",
+        Tree::JsonTable(_) => "json_table",
+        _ => return None,
+    })
 }

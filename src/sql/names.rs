@@ -72,7 +72,6 @@ pub fn function(call: &node::FuncCall, catalog: &Catalog, findings: &mut Finding
     match answer {
         Answer::Safe => {}
         Answer::BySetting => setting_argument(call, name.name, findings),
-        Answer::ByRelation => relation_argument(call, name.name, catalog, findings),
         Answer::Unsafe(_) if takes_sequence(name.name) => sequence_argument(call, name.name, catalog, findings),
         Answer::Unsafe(_) => findings.forbid(Reason::UnsafeFunction(name.name.to_owned())),
         Answer::Unknown => {
@@ -81,6 +80,10 @@ pub fn function(call: &node::FuncCall, catalog: &Catalog, findings: &mut Finding
         }
         Answer::NoCatalog => findings.forbid(Reason::NoCatalog),
     }
+    // The grammar's own JSON_OBJECT(…), which means pg_catalog's only to a server that has it.
+    if name.name == "json_object" {
+        construct(name.name, catalog, findings);
+    }
     // `name(x)` is a cast if no function fits.
     if arguments == 1 {
         let (answer, conduct) = catalog.type_(name.schema, name.name);
@@ -88,6 +91,15 @@ pub fn function(call: &node::FuncCall, catalog: &Catalog, findings: &mut Finding
         if let Answer::Unsafe(_) = answer {
             findings.forbid(Reason::UnsafeType(name.name.to_owned()));
         }
+    }
+}
+
+/// A construct of SQL/JSON in our parser's eyes. To a server older than the construct it is a call of an ordinary
+/// function, which a user may have made.
+pub fn construct(name: &str, catalog: &Catalog, findings: &mut Findings) {
+    if let (Answer::Unsafe(_), conduct) = catalog.any_function(name) {
+        findings.conduct(conduct);
+        findings.forbid(Reason::UnsafeFunction(name.to_owned()));
     }
 }
 
@@ -106,18 +118,6 @@ fn setting_argument(call: &node::FuncCall, function: &str, findings: &mut Findin
         Some(name) if setting::is_alike_everywhere(name) => {}
         Some(name) => findings.forbid(Reason::UnsafeSetting(name.to_owned())),
         None => findings.forbid(Reason::UnsafeFunction(function.to_owned())),
-    }
-}
-
-fn relation_argument(call: &node::FuncCall, function: &str, catalog: &Catalog, findings: &mut Findings) {
-    findings.looked_at_literal();
-    let unsafe_ = || Reason::UnsafeFunction(function.to_owned());
-    let Some((schema, name)) = call.args.first().and_then(literal).and_then(split_relation_literal) else {
-        findings.forbid(unsafe_());
-        return;
-    };
-    if catalog.relation(schema, name).0 != Answer::Safe {
-        findings.forbid(unsafe_());
     }
 }
 
@@ -192,7 +192,7 @@ pub fn relation(name: Name<'_>, catalog: &Catalog, findings: &mut Findings) {
             findings.conduct(conduct);
             findings.forbid(Reason::UnsafeRelation { name: name.name.to_owned(), why: why.to_owned() });
         }
-        Answer::Unknown | Answer::BySetting | Answer::ByRelation => {
+        Answer::Unknown | Answer::BySetting => {
             findings.forbid(Reason::UnknownRelation(name.name.to_owned()));
         }
     }
@@ -206,7 +206,7 @@ pub fn attribute(name: &str, of: AttributeOf, catalog: &Catalog, findings: &mut 
         Answer::NoCatalog => findings.forbid(Reason::NoCatalog),
         Answer::Unknown if of == AttributeOf::Row || catalog.columns.contains(name) => {}
         Answer::Unknown => findings.forbid(Reason::UnknownFunction(name.to_owned())),
-        Answer::Unsafe(_) | Answer::BySetting | Answer::ByRelation => {
+        Answer::Unsafe(_) | Answer::BySetting => {
             findings.conduct(conduct);
             findings.forbid(Reason::UnsafeFunction(name.to_owned()));
         }

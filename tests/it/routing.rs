@@ -1,6 +1,11 @@
 //! Reads go to the replicas and writes to the primary. The proof is the nodes' own: user `traced` has every statement
 //! written to the log of the node that ran it.
 
+use std::sync::Arc;
+
+use tokio_postgres::SimpleQueryMessage;
+
+use crate::harness::cluster::Cluster;
 use crate::harness::front::{self, Front};
 use crate::harness::{Session, wait};
 
@@ -185,4 +190,64 @@ async fn three_urls_on_the_command_line_are_enough() {
     }
     session.batch_execute("INSERT INTO scribble (who) VALUES ('urls')").await.expect("a write");
     assert_ne!(session.value("SELECT count(*) FROM scribble WHERE who = 'urls'").await, "0");
+}
+
+/// Someone tuned the replicas otherwise: their answers are still the primary's.
+#[tokio::test]
+async fn replicas_with_other_settings_answer_as_the_primary_does() {
+    const VALUES: &str = "SELECT /* aligned */ '1 day 2 hours'::interval, '\\x01ff'::bytea, timestamptz '2026-01-31 12:00Z', \
+                          date '2026-01-31', 0.1::float8 + 0.2::float8, (SELECT count(*) FROM numbers)";
+    let cluster = Arc::new(Cluster::start("aligned").await);
+    for replica in &cluster.replicas {
+        let session = replica.superuser("postgres").await;
+        for setting in [
+            "IntervalStyle = 'iso_8601'",
+            "bytea_output = 'escape'",
+            "TimeZone = 'Asia/Kolkata'",
+            "DateStyle = 'German'",
+            "extra_float_digits = 0",
+            "search_path = 'pg_catalog'",
+        ] {
+            session.batch_execute(&format!("ALTER SYSTEM SET {setting}")).await.expect("the setting is written");
+        }
+        session.batch_execute("SELECT pg_reload_conf()").await.expect("the settings are read");
+        wait::until("the settings are in force", || async {
+            replica.ask("SHOW search_path").await == "pg_catalog"
+                && replica.ask("SHOW IntervalStyle").await == "iso_8601"
+        })
+        .await;
+    }
+    let url = format!("postgres://traced:secret@127.0.0.1:{}/app", cluster.primary.port);
+    let right = row_of(&Session::open(&url).await.expect("the primary takes sessions"), VALUES).await;
+    let front = Front::before(Arc::clone(&cluster), &[]).await;
+    let session = front.connect("traced").await;
+    if front.proxy().is_some() {
+        reads_have_moved(&front, &session, "aligned-warm-up").await;
+    }
+    let before = front.runs_of("/* aligned */");
+    for _ in 0..5 {
+        assert_eq!(row_of(&session, VALUES).await, right);
+    }
+    // A session's own value outranks both, and RESET gives the primary's, not the replica's.
+    session.batch_execute("SET IntervalStyle = 'sql_standard'").await.expect("it is set");
+    assert_eq!(session.value("SELECT '1 day 2 hours'::interval").await, "1 2:00:00");
+    session.batch_execute("RESET IntervalStyle").await.expect("it is reset");
+    assert_eq!(row_of(&session, VALUES).await, right);
+    if front.proxy().is_some() {
+        let after = front.runs_of("/* aligned */");
+        assert_eq!((after[0], after[1] + after[2] - before[1] - before[2]), (before[0], 6), "replicas answered");
+    }
+}
+
+async fn row_of(session: &Session, sql: &str) -> Vec<String> {
+    let messages = session.simple_query(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    messages
+        .into_iter()
+        .find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|i| row.get(i).unwrap_or("NULL").to_owned()).collect())
+            }
+            _ => None,
+        })
+        .expect("a row")
 }

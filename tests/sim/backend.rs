@@ -51,6 +51,10 @@ impl Backend {
         self.status == Status::Idle && self.input.is_empty() && !self.skipping && self.pending.is_empty()
     }
 
+    pub fn is_failed(&self) -> bool {
+        self.status == Status::Failed
+    }
+
     pub fn is_in_block(&self) -> bool {
         self.status != Status::Idle
     }
@@ -128,6 +132,9 @@ impl Backend {
             b'P' => {
                 let parse = frontend::parse(body).expect("a Parse");
                 let text = String::from_utf8(parse.text.to_vec()).expect("text");
+                if parse.name.is_empty() {
+                    self.statements.remove(&b""[..]);
+                }
                 self.check_aborted(&text)?;
                 if !parse.name.is_empty() && self.statements.contains_key(parse.name) {
                     return Err((
@@ -136,7 +143,6 @@ impl Backend {
                     ));
                 }
                 if text.contains("nosuch") {
-                    self.statements.remove(&b""[..]);
                     return Err(("42883", "function nosuch() does not exist".to_owned()));
                 }
                 self.statements.insert(parse.name.to_vec(), text);
@@ -154,16 +160,18 @@ impl Backend {
             b'D' => match frontend::named(body).expect("a Describe") {
                 Named::Statement(name) => {
                     let text = self.statement(name)?;
+                    self.check_described(&text)?;
                     let parameters = u16::from(text.contains("$1"));
                     message(&mut self.out, b't', |out| {
                         out.extend_from_slice(&parameters.to_be_bytes());
                         out.extend((0..parameters).flat_map(|_| 25_u32.to_be_bytes()));
                     });
-                    self.describe(text.starts_with("SELECT") || text.starts_with("SHOW"));
+                    self.describe(has_rows(&text));
                 }
                 Named::Portal(_) => {
                     let (text, _) = self.portal.clone().ok_or(("34000", "portal \"\" does not exist".to_owned()))?;
-                    self.describe(text.starts_with("SELECT") || text.starts_with("SHOW"));
+                    self.check_described(&text)?;
+                    self.describe(has_rows(&text));
                 }
             },
             b'E' => {
@@ -192,8 +200,13 @@ impl Backend {
         self.statements.get(name).cloned().ok_or_else(missing)
     }
 
+    /// A statement without a result can be described in a block that failed.
+    fn check_described(&self, text: &str) -> Result<(), Failure> {
+        if has_rows(text) { self.check_aborted(text) } else { Ok(()) }
+    }
+
     fn check_aborted(&self, text: &str) -> Result<(), Failure> {
-        let ends = text.starts_with("COMMIT") || text.starts_with("ROLLBACK");
+        let ends = text.is_empty() || text.starts_with("COMMIT") || text.starts_with("ROLLBACK");
         if self.status == Status::Failed && !ends {
             return Err((
                 "25P02",
@@ -279,6 +292,9 @@ impl Backend {
                 self.settings.clear();
                 self.statements.clear();
                 return done("DISCARD ALL");
+            }
+            "ROLLBACK TO pgweir_lost" => {
+                return Some(Err(("3B001", "savepoint \"pgweir_lost\" does not exist".to_owned())));
             }
             "COMMIT" | "ROLLBACK" => return Some(Ok((None, self.end(text)))),
             _ if text.starts_with("BEGIN") => {
@@ -369,4 +385,8 @@ impl Backend {
             });
         }
     }
+}
+
+fn has_rows(text: &str) -> bool {
+    text.starts_with("SELECT") || text.starts_with("SHOW")
 }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use super::body;
 use crate::catalog::builtin::{self, Builtins};
 use crate::catalog::graph::{Flow, Graph, Object};
-use crate::catalog::query::{FunctionRow, RelationRow, Rows, TreeRow, TypeRow};
+use crate::catalog::query::{FunctionRow, OperatorRow, RelationRow, Rows, TreeRow, TypeRow};
 use crate::catalog::tree::{self, FIRST_USER};
 use crate::catalog::{Catalog, Conduct, Function, IsSequence, Named, Relation, Safety, TakesRow, Writes};
 use crate::sql::setting;
@@ -21,7 +21,8 @@ pub struct Analysis<'a> {
     bodies: HashMap<u32, body::Body>,
     functions: HashMap<u32, &'a FunctionRow>,
     by_name: HashMap<String, Vec<Object>>,
-    operators: HashMap<u32, u32>,
+    /// The functions that an operator may run.
+    operators: HashMap<u32, Vec<u32>>,
 }
 
 impl<'a> Analysis<'a> {
@@ -43,7 +44,7 @@ impl<'a> Analysis<'a> {
             bodies: user_sources.map(|f| (f.oid, body::read(&f.source))).collect(),
             functions: rows.functions.iter().map(|f| (f.oid, f)).collect(),
             by_name,
-            operators: rows.operators.iter().map(|o| (o.oid, o.function)).collect(),
+            operators: rows.operators.iter().map(|o| (o.oid, may_run(o))).collect(),
         }
     }
 
@@ -65,6 +66,9 @@ impl<'a> Analysis<'a> {
                 "read" => (Object::Relation(row.oid), Reading::Evaluated),
                 _ => (Object::Writing(row.oid), Reading::Written),
             };
+            if row.of == "plan" {
+                self.folded(row, references, &mut graph);
+            }
             self.references(object, references, reading, &mut graph);
         }
         self.links(&mut graph);
@@ -97,8 +101,10 @@ impl<'a> Analysis<'a> {
 
     fn user_function(&self, row: &FunctionRow, proven: &HashSet<u32>, graph: &mut Graph) {
         let object = Object::Function(row.oid);
-        let odd_setting =
-            row.settings.iter().find(|s| !setting::is_alike_everywhere(s.split('=').next().unwrap_or("")));
+        // Its body would be cut into other tokens than those that were proven.
+        let is_lexis = |name: &str| name == "standard_conforming_strings";
+        let names = row.settings.iter().map(|entry| entry.split('=').next().unwrap_or(""));
+        let odd_setting = names.into_iter().find(|name| is_lexis(name) || !setting::is_alike_everywhere(name));
         if let Some(setting) = odd_setting {
             graph.taint(object, &format!("changes the setting {setting}"));
         }
@@ -173,16 +179,9 @@ impl<'a> Analysis<'a> {
             graph.taint(object, "locks rows or writes");
         }
         for function in &references.functions {
-            if self
-                .functions
-                .get(function)
-                .is_some_and(|f| self.builtins.safety(&f.name, &f.signature) == Safety::ByRelation)
-            {
-                graph.taint(object, "asks for the size of a relation");
-            }
             graph.uses(object, Object::Function(*function), Flow::Both);
         }
-        for function in references.operators.iter().filter_map(|o| self.operators.get(o)) {
+        for function in references.operators.iter().filter_map(|o| self.operators.get(o)).flatten() {
             graph.uses(object, Object::Function(*function), Flow::Both);
         }
         for type_ in &references.types {
@@ -191,6 +190,16 @@ impl<'a> Analysis<'a> {
         for relation in &references.relations {
             graph.uses(object, Object::Relation(*relation), Flow::Both);
             graph.uses(writer(object), Object::Writing(*relation), Flow::Conduct);
+        }
+    }
+
+    /// Whoever plans a read of the relation folds the constant calls of functions labelled IMMUTABLE in its CHECKs and
+    /// indexes, and those of what it inlines there. Most such labels are true; one that is not proven does not count.
+    fn folded(&self, row: &TreeRow, references: &tree::References, graph: &mut Graph) {
+        let inlined =
+            references.functions.iter().filter(|f| self.functions.get(f).is_some_and(|f| f.language == "sql"));
+        for function in references.constant_calls.iter().chain(inlined) {
+            graph.uses(Object::Relation(row.oid), Object::Function(*function), Flow::Both);
         }
     }
 
@@ -272,8 +281,10 @@ impl<'a> Analysis<'a> {
             });
         }
         for row in &self.rows.operators {
-            let object = Object::Function(row.function);
-            let named = named(&row.schema, graph.why(object), graph.conduct_of(object));
+            let may_run = may_run(row).into_iter().map(Object::Function);
+            let why = may_run.clone().find_map(|f| graph.why(f));
+            let conduct = may_run.fold(Conduct::QUIET, |sum, f| sum.and(graph.conduct_of(f)));
+            let named = named(&row.schema, why, conduct);
             catalog.operators.entry(row.name.as_str().into()).or_default().push(named);
         }
         for row in &self.rows.types {
@@ -303,6 +314,10 @@ fn writer(object: Object) -> Object {
         Object::Relation(oid) => Object::Writing(oid),
         other => other,
     }
+}
+
+fn may_run(row: &OperatorRow) -> Vec<u32> {
+    std::iter::once(row.function).chain(row.stand_ins.iter().copied()).collect()
 }
 
 fn has_readable_source(row: &FunctionRow) -> bool {
