@@ -160,7 +160,7 @@ impl Session {
     fn adopt(&mut self, mut lease: Lease) {
         if !is_replica(&lease) && !self.home.is_shared() && lease.is_vacant() {
             lease.resident = Some(self.home.clone());
-            self.machine.set_home(lease.id.0);
+            self.machine.set_home(Some(lease.id.0));
         }
         if let Some(node) = self.shared.cluster.view().node(lease.node) {
             node.stats.in_flight.fetch_add(1, Ordering::Relaxed);

@@ -124,9 +124,7 @@ impl Session {
         drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
         let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
-        if let Some(connection) = connection {
-            machine.set_home(connection);
-        }
+        machine.set_home(connection);
         Ok(Session {
             id,
             worker: Rc::clone(worker),
