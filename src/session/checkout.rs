@@ -231,8 +231,9 @@ impl Session {
 
 /// Takes everything of a session out of a server process.
 async fn clean(mut lease: Lease) {
-    let cleaned = tokio::time::timeout(Duration::from_secs(5), super::greeting::exchange(&mut lease, b"DISCARD ALL"));
-    if let Ok(Ok(None)) = cleaned.await {
+    let mut notices = Vec::new();
+    let discard = super::greeting::exchange(&mut lease, b"DISCARD ALL", &mut notices);
+    if let Ok(Ok(None)) = tokio::time::timeout(Duration::from_secs(5), discard).await {
         let worn = lease.state.worn;
         lease.state = crate::pool::state::ConnectionState { worn, ..Default::default() };
         lease.release();

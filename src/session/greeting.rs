@@ -26,6 +26,10 @@ use crate::worker::Worker;
 /// Greetings kept at most; each belongs to a database, a user and a set of startup settings.
 const KEPT: usize = 1000;
 
+const APPLICATION_NAME: &str = "application_name";
+/// A name is shorter (manual: "Identifiers and Key Words").
+const NAMEDATALEN: usize = 64;
+
 /// A connection that a login waits for, in an interval of looking for a primary.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -35,6 +39,8 @@ const HOME_PATIENCE: Duration = Duration::from_secs(1);
 /// Told to everyone who logs in alike.
 #[derive(Clone)]
 struct Greeting {
+    /// What the node remarked on the client's startup settings, as whole messages.
+    notices: Arc<[u8]>,
     parameters: Arc<[(String, String)]>,
     pid: u32,
 }
@@ -107,17 +113,16 @@ impl Session {
             Ok(cancel) => cancel,
             Err(error) => return Err(Refusal::new(client, &ClientError::unreachable("pgweir", &error.to_string()))),
         };
-        let mut words = Vec::new();
+        let mut words = greeting.notices.to_vec();
+        let application = startup.get(APPLICATION_NAME).filter(|name| is_taken_as_it_is(name));
         for (name, value) in greeting.parameters.iter() {
-            let value = match name.as_str() {
-                "in_hot_standby" => "off",
-                "application_name" => continue,
-                _ => value.as_str(),
+            let value = match (name.as_str(), application) {
+                ("in_hot_standby", _) => b"off",
+                (APPLICATION_NAME, Some(own)) => &**own,
+                _ => value.as_bytes(),
             };
-            backend::put_parameter_status(&mut words, name.as_bytes(), value.as_bytes());
+            backend::put_parameter_status(&mut words, name.as_bytes(), value);
         }
-        let application = startup.get("application_name").map(|name| &**name).unwrap_or_default();
-        backend::put_parameter_status(&mut words, b"application_name", application);
         backend::put_backend_key_data(&mut words, cancel.pid(), cancel.secret());
         backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
         // A client that is gone is found out by the first read.
@@ -160,6 +165,21 @@ impl Session {
     }
 }
 
+/// Whether PostgreSQL takes this application_name without a change and a remark; then it is the only thing that differs
+/// between many sessions' greetings.
+fn is_taken_as_it_is(name: &[u8]) -> bool {
+    name.len() < NAMEDATALEN && name.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// What the greeting depends on.
+fn kind(startup: &Settings) -> Settings {
+    let mut kind = startup.clone();
+    if let Some(name) = kind.get_mut(APPLICATION_NAME).filter(|name| is_taken_as_it_is(name)) {
+        *name = Box::default();
+    }
+    kind
+}
+
 /// The client's own settings from its StartupMessage, in the form of the mirror.
 fn startup_settings(request: &StartupRequest) -> Settings {
     let mut settings = Settings::new();
@@ -190,9 +210,7 @@ async fn greet(
     (credentials, home): (&Credentials, &Home),
     startup: &Arc<Settings>,
 ) -> Result<(Greeting, Option<u64>), Unfit> {
-    let mut kind = (**startup).clone();
-    kind.remove("application_name");
-    let key = (request.database.as_str().into(), request.user.as_str().into(), kind);
+    let key = (request.database.as_str().into(), request.user.as_str().into(), kind(startup));
     if let Some(mut greeting) = shared.greetings.known(&key) {
         let primary = shared.cluster.view().primary;
         let pool = primary.map(|node| pool(shared, node, request, credentials)).filter(|pool| !pool.is_exhausted());
@@ -215,12 +233,17 @@ async fn greet(
         return Ok((greeting.with(startup), None));
     }
     let mut lease = first_lease(worker, shared, request, credentials).await?;
-    let mut query = Vec::new();
-    let synced = sync::put_sync(&mut query, &lease.state.settings, startup, false);
+    let (mut query, mut notices) = (Vec::new(), Vec::new());
+    let mut have = (*lease.state.settings).clone();
+    if startup.contains_key(APPLICATION_NAME) {
+        // Set anew even if it is there already, for the remark on it.
+        have.remove(APPLICATION_NAME);
+    }
+    let synced = sync::put_sync(&mut query, &have, startup, false);
     if synced != sync::Sync::Nothing {
         // Only the text: `exchange` makes a Query of it.
         let text = query[frame::HEADER..query.len() - 1].to_vec();
-        match exchange(&mut lease, &text).await {
+        match exchange(&mut lease, &text, &mut notices).await {
             Ok(None) => {}
             Ok(Some(body)) => {
                 lease.release();
@@ -230,7 +253,7 @@ async fn greet(
         }
     }
     lease.state.settings = Arc::clone(startup);
-    let greeting = Greeting { parameters: lease.parameters().into(), pid: lease.pid() };
+    let greeting = Greeting { notices: notices.into(), parameters: lease.parameters().into(), pid: lease.pid() };
     settle_in(&mut lease, home);
     let connection = lease.id.0;
     lease.release();
@@ -294,9 +317,13 @@ pub(super) async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>, deadline: In
     }
 }
 
-/// Runs one Query of ours on a connection that nobody else uses; its rows are dropped, ParameterStatus is noted. `Some` is
-/// the body of the node's ErrorResponse.
-pub(super) async fn exchange(lease: &mut Lease, text: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+/// Runs one Query of ours on a connection that nobody else uses; its rows are dropped, ParameterStatus is noted, and
+/// notices are gathered. `Some` is the body of the node's ErrorResponse.
+pub(super) async fn exchange(
+    lease: &mut Lease,
+    text: &[u8],
+    notices: &mut Vec<u8>,
+) -> std::io::Result<Option<Vec<u8>>> {
     let mut query = Vec::new();
     lease.state.unnamed = None;
     crate::protocol::frontend::put_query(&mut query, text);
@@ -312,6 +339,7 @@ pub(super) async fn exchange(lease: &mut Lease, text: &[u8]) -> std::io::Result<
             let body = &input[frame::HEADER..];
             match header.tag {
                 b'E' => error = Some(body.to_vec()),
+                b'N' => notices.extend_from_slice(&input),
                 b'S' => note_parameter(lease, body),
                 b'Z' => return Ok(error),
                 _ => {}
