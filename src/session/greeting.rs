@@ -17,7 +17,7 @@ use crate::auth::Credentials;
 use crate::cluster::{NodeId, Role};
 use crate::pool::state::Settings;
 use crate::pool::sync;
-use crate::pool::{Checkout, CheckoutError, Lease, Pool};
+use crate::pool::{Checkout, CheckoutError, Home, Lease, Pool};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend, frame};
 use crate::stream::Stream;
@@ -32,6 +32,9 @@ const NAMEDATALEN: usize = 64;
 
 /// A connection that a login waits for, in an interval of looking for a primary.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A login waits so long for a home to be opened; a primary that takes longer is not well, and reads go on without it.
+const HOME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Told to everyone who logs in alike.
 #[derive(Clone)]
@@ -100,7 +103,8 @@ impl Session {
     ) -> Result<Session, Refusal> {
         let startup = Arc::new(startup_settings(request));
         let rules = Rc::new(shared.rules(&request.database, &request.user));
-        let (greeting, home) = match greet(worker, shared, request, &credentials, &startup).await {
+        let home = Home::default();
+        let (greeting, connection) = match greet(worker, shared, request, (&credentials, &home), &startup).await {
             Ok(greeting) => greeting,
             Err(Unfit::Said(body)) => return Err(Refusal::quoting(client, &body)),
             Err(Unfit::Error(error)) => return Err(Refusal::new(client, &error)),
@@ -125,9 +129,7 @@ impl Session {
         drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
         let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
-        if let Some(home) = home {
-            machine.set_home(home);
-        }
+        machine.set_home(connection);
         Ok(Session {
             id,
             worker: Rc::clone(worker),
@@ -138,6 +140,7 @@ impl Session {
             lost: None,
             machine,
             lease: None,
+            home,
             leased: Instant::now(),
             asked: Instant::now(),
             tally: super::tally::Tally::default(),
@@ -148,6 +151,7 @@ impl Session {
             heard: 0,
             inbox: Vec::new(),
             reading_unit: true,
+            cancelled: false,
             client_out: Vec::new(),
             server_out: Vec::new(),
             server_in: Vec::new(),
@@ -206,28 +210,28 @@ async fn greet(
     worker: &Rc<Worker>,
     shared: &Arc<Shared>,
     request: &StartupRequest,
-    credentials: &Credentials,
+    (credentials, home): (&Credentials, &Home),
     startup: &Arc<Settings>,
 ) -> Result<(Greeting, Option<u64>), Unfit> {
     let key = (request.database.as_str().into(), request.user.as_str().into(), kind(startup));
     if let Some(mut greeting) = shared.greetings.known(&key) {
-        let home = shared.cluster.view().primary.and_then(|node| {
-            match pool(shared, node, request, credentials).checkout(worker, Role::Primary, None, Instant::now()) {
-                Checkout::Ready(lease) => {
-                    let home = (lease.id.0, lease.pid());
-                    lease.release();
-                    Some(home)
-                }
-                Checkout::Wait(_) => None,
-            }
+        let primary = shared.cluster.view().primary;
+        let pool = primary.map(|node| pool(shared, node, request, credentials)).filter(|pool| !pool.is_exhausted());
+        let lease = match pool {
+            Some(pool) => checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await.ok(),
+            None => None,
+        };
+        let connection = lease.map(|mut lease| {
+            greeting.pid = lease.pid();
+            settle_in(&mut lease, home);
+            let id = lease.id.0;
+            lease.release();
+            id
         });
-        if let Some((_, pid)) = home {
-            greeting.pid = pid;
-        }
-        return Ok((greeting, home.map(|(id, _)| id)));
+        return Ok((greeting, connection));
     }
     if let Some(greeting) = shared.greetings.alike(&key)
-        && is_exhausted(worker, shared, request, credentials)
+        && is_exhausted(shared, request, credentials)
     {
         return Ok((greeting.with(startup), None));
     }
@@ -253,24 +257,24 @@ async fn greet(
     }
     lease.state.settings = Arc::clone(startup);
     let greeting = Greeting { notices: notices.into(), parameters: lease.parameters().into(), pid: lease.pid() };
-    let home = lease.id.0;
+    settle_in(&mut lease, home);
+    let connection = lease.id.0;
     lease.release();
     shared.greetings.keep(key, greeting.clone());
-    Ok((greeting, Some(home)))
+    Ok((greeting, Some(connection)))
+}
+
+/// If there are more sessions than connections, some have no home.
+fn settle_in(lease: &mut Lease, home: &Home) {
+    if lease.is_vacant() {
+        lease.resident = Some(home.clone());
+    }
 }
 
 /// Nobody can be asked now: a login must not wait for other clients' transactions.
-fn is_exhausted(worker: &Rc<Worker>, shared: &Shared, request: &StartupRequest, credentials: &Credentials) -> bool {
-    let Some(node) = shared.cluster.view().primary else {
-        return true;
-    };
-    match pool(shared, node, request, credentials).checkout(worker, Role::Primary, None, Instant::now()) {
-        Checkout::Ready(lease) => {
-            lease.release();
-            false
-        }
-        Checkout::Wait(_) => true,
-    }
+fn is_exhausted(shared: &Shared, request: &StartupRequest, credentials: &Credentials) -> bool {
+    let primary = shared.cluster.view().primary;
+    primary.is_none_or(|node| pool(shared, node, request, credentials).is_exhausted())
 }
 
 fn pool(shared: &Shared, node: NodeId, request: &StartupRequest, credentials: &Credentials) -> Arc<Pool> {

@@ -18,7 +18,7 @@ use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
 use crate::cluster::{NodeId, Role};
 use crate::metrics::AccountCells;
-use crate::pool::{Lease, Pool, Waiter};
+use crate::pool::{Home, Lease, Pool, Waiter};
 use crate::protocol::backend;
 use crate::protocol::frame::FrameError;
 use crate::protocol::sqlstate::ClientError;
@@ -65,6 +65,7 @@ pub struct Session {
     pub(super) lost: Option<Instant>,
     pub(super) machine: Box<Machine>,
     pub(super) lease: Option<Lease>,
+    pub(super) home: Home,
     /// Since when the lease is at work.
     pub(super) leased: Instant,
     /// When a connection was asked for.
@@ -81,6 +82,8 @@ pub struct Session {
     pub(super) inbox: Vec<u8>,
     /// The unit in `inbox` is incomplete: more of it must be read.
     pub(super) reading_unit: bool,
+    /// A node was told to cancel the unit under way: should its answer be lost, the unit must not be done again.
+    pub(super) cancelled: bool,
     pub(super) client_out: Vec<u8>,
     pub(super) server_out: Vec<u8>,
     /// A message of the node whose end has not arrived.
@@ -141,6 +144,7 @@ impl Session {
                 self.on_checkout(result)?;
                 self.feed_inbox()
             }
+            Event::Cancel => self.on_cancel(),
             Event::Again => self.feed_inbox(),
             Event::Stalled => self.on_stalled(),
             Event::Shutdown => Err(SessionEnd::Error(ClientError::shutdown())),
@@ -332,6 +336,7 @@ impl Session {
             self.catalog.ddl_ended();
         }
         self.retire_leases();
+        self.leave_home();
         self.tally.count(&self.worker.metrics, Pins::default(), 0);
         if *end != SessionEnd::Client || !self.client_out.is_empty() {
             let patience = Duration::from_secs(1);
