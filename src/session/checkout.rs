@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::machine::SessionEnd;
+use super::cancel::CancelOutcome;
+use super::machine::{SessionEnd, WorksFor};
 use super::run::{Session, is_replica};
 use crate::cluster::{NodeId, Role};
 use crate::metrics::Route;
@@ -33,6 +35,9 @@ impl Session {
     pub(super) fn checkout(&mut self, target: Target) -> Result<Answer, SessionEnd> {
         if self.waiter.is_some() {
             return Ok(Answer::Wait);
+        }
+        if std::mem::take(&mut self.cancelled) {
+            return Ok(Answer::Failed(ClientError::canceled()));
         }
         let node = match target {
             Target::Replica(node) => node,
@@ -96,6 +101,31 @@ impl Session {
                 self.on_answer(answer)
             }
         }
+    }
+
+    /// Whether a cancel has to be dealt with now. It waits while the node is at something of ours.
+    pub(super) fn is_cancelled(&self, cx: &Context<'_>) -> bool {
+        let asked = self.cancel.poll_asked(cx).is_ready();
+        (asked && self.machine.works_for() != WorksFor::Us) || (self.cancelled && self.waiting.is_some())
+    }
+
+    /// Somebody asks for the statement at work to be cancelled. One that waits for a connection, a replica or a primary is
+    /// at work in its client's eyes, and ends as PostgreSQL ends one that waits for a lock.
+    pub(super) fn on_cancel(&mut self) -> Result<(), SessionEnd> {
+        if self.waiter.take().is_some() || self.waiting.is_some() {
+            self.cancelled = false;
+            self.on_answer(Answer::Failed(ClientError::canceled()))?;
+            self.cancel.answer(CancelOutcome::Delivered);
+            return self.feed_inbox();
+        }
+        match &self.lease {
+            Some(lease) if self.machine.works_for() == WorksFor::Client => {
+                self.cancelled = true;
+                self.cancel.deliver(&lease.cancel);
+            }
+            _ => self.cancel.answer(CancelOutcome::NothingToCancel),
+        }
+        Ok(())
     }
 
     fn on_answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
@@ -165,7 +195,6 @@ impl Session {
         if let Some(node) = self.shared.cluster.view().node(lease.node) {
             node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
         }
-        self.cancel.set_current(Some(&lease.cancel));
         self.leased = Instant::now();
         let node = usize::from(lease.node.0);
         let route = if is_replica(&lease) { Route::Replica(node) } else { Route::Primary(node) };
@@ -192,7 +221,6 @@ impl Session {
             lease.release()
         }
         self.lease = self.parked.take();
-        self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
     }
 
     /// The connection is lost, or no longer to be trusted.
@@ -202,12 +230,10 @@ impl Session {
             drop(lease);
         }
         self.lease = self.parked.take();
-        self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
     }
 
     /// The session is over. A pinned connection is cleaned and given back if that is possible, everything else is closed.
     pub(super) fn retire_leases(&mut self) {
-        self.cancel.set_current(None);
         let idle = self.machine.is_idle() && !self.machine.pins().spoil();
         for lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
             self.left(lease.node);

@@ -22,6 +22,8 @@ pub(super) enum Event {
     Server(Box<[u8]>, usize),
     ClientLost,
     ServerLost,
+    /// Somebody asks for the statement at work to be cancelled.
+    Cancel,
     Lease(Result<Lease, CheckoutError>),
     /// Something that the unit waits for may have come true.
     Again,
@@ -33,6 +35,9 @@ impl Session {
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(lost) = self.poll_unsent(cx) {
             return Poll::Ready(lost);
+        }
+        if self.is_cancelled(cx) {
+            return Poll::Ready(Event::Cancel);
         }
         if let Some((_, waiter)) = &mut self.waiter
             && let Poll::Ready(result) = waiter.poll(cx)

@@ -158,6 +158,7 @@ impl Session {
         let Some(finished) = self.machine.take_finished() else {
             return;
         };
+        self.cancelled = false;
         let Some(lease) = &mut self.lease else {
             return;
         };

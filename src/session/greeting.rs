@@ -149,6 +149,7 @@ impl Session {
             waiting: None,
             inbox: Vec::new(),
             reading_unit: true,
+            cancelled: false,
             client_out: Vec::new(),
             server_out: Vec::new(),
             server_in: Vec::new(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::audit::Audit;
 use super::pins::Pins;
-use super::pipeline::Pipeline;
+use super::pipeline::{Owed, Pipeline};
 use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
@@ -100,6 +100,14 @@ pub struct Link<'a> {
 pub enum LinkRole {
     Primary,
     Replica,
+}
+
+/// Whose request the node is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorksFor {
+    Nobody,
+    Us,
+    Client,
 }
 
 /// Where the client's messages go.
@@ -247,6 +255,16 @@ impl Machine {
             }
             Phase::Leaving | Phase::Routed(_) => true,
             Phase::Ready | Phase::Skipping => false,
+        }
+    }
+
+    /// The node at hand is at work for the client, and not at something of ours: what brings a connection to the session's
+    /// state must not be cut short, or the client's statement behind it would run in another state.
+    pub fn works_for(&self) -> WorksFor {
+        match self.owed.front() {
+            None => WorksFor::Nobody,
+            Some(Owed::Ours(_)) => WorksFor::Us,
+            Some(_) => WorksFor::Client,
         }
     }
 

@@ -78,6 +78,8 @@ pub struct Session {
     pub(super) inbox: Vec<u8>,
     /// The unit in `inbox` is incomplete: more of it must be read.
     pub(super) reading_unit: bool,
+    /// A node was told to cancel the unit under way: should its answer be lost, the unit must not be done again.
+    pub(super) cancelled: bool,
     pub(super) client_out: Vec<u8>,
     pub(super) server_out: Vec<u8>,
     /// A message of the node whose end has not arrived.
@@ -138,6 +140,7 @@ impl Session {
                 self.on_checkout(result)?;
                 self.feed_inbox()
             }
+            Event::Cancel => self.on_cancel(),
             Event::Again => self.feed_inbox(),
             Event::Shutdown => Err(SessionEnd::Error(ClientError::shutdown())),
         }
