@@ -147,6 +147,8 @@ impl Session {
             parked: None,
             waiter: None,
             waiting: None,
+            stall: None,
+            heard: 0,
             inbox: Vec::new(),
             reading_unit: true,
             cancelled: false,
