@@ -17,4 +17,5 @@ mod limits;
 mod login;
 mod read_only;
 mod routing;
+mod tls;
 mod transcripts;
