@@ -12,5 +12,6 @@ mod hostile;
 mod isolation;
 mod limits;
 mod login;
+mod oracle;
 mod routing;
 mod transcripts;
