@@ -41,8 +41,10 @@
 //!   SHOW and SET, without a protocol of its own.
 //! - A pool has 40 connections by default: replicas and the primary have a pool each, and a waiting session costs more
 //!   than an idle connection.
-//! - A session prefers the connection that it had last (its home), whose statements and settings are there already;
-//!   `pg_backend_pid()` pins it, since the answer is worth nothing on another one.
+//! - While there are as many connections to the primary as sessions, each session has one that is its own (its home, see
+//!   `pool::home`): its process ID, statements and settings are there, and what tells poolers apart does not show. A session
+//!   that marked its process (a loaded library, a temporary schema) leaves it to be closed, within limits.
+//!   `pg_backend_pid()` pins a session, since the answer is worth nothing on another connection.
 
 pub mod proxy;
 

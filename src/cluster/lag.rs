@@ -28,6 +28,8 @@ struct Mark {
 #[derive(Debug, Default)]
 pub struct LsnTimeline {
     marks: VecDeque<Mark>,
+    /// When the oldest position was seen first; its mark tells when it was seen last.
+    began: Option<Instant>,
 }
 
 impl LsnTimeline {
@@ -38,11 +40,13 @@ impl LsnTimeline {
     /// Forgets everything: positions of another primary's timeline say nothing about this one's.
     pub fn clear(&mut self) {
         self.marks.clear();
+        self.began = None;
     }
 
     /// Notes that the primary's normalized insert position was `insert` at or after `at`.
     pub fn record(&mut self, at: Instant, insert: Lsn) {
         let Some(last) = self.marks.back_mut() else {
+            self.began = Some(at);
             self.marks.push_back(Mark { at, insert });
             return;
         };
@@ -53,6 +57,7 @@ impl LsnTimeline {
         }
         if insert < last.insert {
             self.marks.clear();
+            self.began = Some(at);
             self.marks.push_back(Mark { at, insert });
             return;
         }
@@ -86,6 +91,11 @@ impl LsnTimeline {
         let after = self.marks.partition_point(|mark| mark.insert <= replay);
         let newest = self.marks.get(after.checked_sub(1)?)?;
         Some(now.saturating_duration_since(newest.at))
+    }
+
+    /// How far back the samples go: whoever has not replayed the oldest one is at least so far behind.
+    pub fn reach(&self) -> Option<Duration> {
+        Some(self.marks.back()?.at.saturating_duration_since(self.began?))
     }
 
     /// The newest sampled position and the time before its question was sent.

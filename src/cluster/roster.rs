@@ -269,7 +269,11 @@ impl Roster {
         let (newest, _) = self.log.newest()?;
         let replay = self.entry(node).replay?;
         let silence = now.saturating_duration_since(newest).min(self.config.probe_interval);
-        Some(self.log.lag(replay, newest)?.saturating_add(silence))
+        match self.log.lag(replay, newest) {
+            Some(lag) => Some(lag.saturating_add(silence)),
+            // It was behind before we knew it. How far is unknown, that it is too far is not.
+            None => self.log.reach().filter(|&reach| reach > self.config.max_lag),
+        }
     }
 
     fn apply(&mut self, node: NodeId, observation: Observation, now: Instant, events: &mut Vec<Event>) {
@@ -540,6 +544,26 @@ mod tests {
         assert_eq!(evicted, Some(7000));
         // Fresh again at 10,000 ms, and for five seconds from then.
         assert_eq!(readmitted, Some(15_000));
+    }
+
+    #[test]
+    fn a_replica_that_was_behind_before_the_first_sample_is_lagging_and_not_down() {
+        let mut world = world(2);
+        // The samples begin at 500 ms: only then it is known which cluster is ours.
+        for ms in (0..=5500).step_by(500) {
+            world.primary(ms, 0, 100);
+            world.replica(ms, 1, 40);
+        }
+        assert!(matches!(world.health(5500, 1), Health::Down(_)), "it may be young");
+        world.primary(6000, 0, 100);
+        world.replica(6000, 1, 40);
+        assert_eq!(world.health(6000, 1), Health::Lagging);
+        assert_eq!(world.view(6000).nodes[1].lag, None, "a lower bound is not shown as the lag");
+        for ms in (6500..=11_500).step_by(500) {
+            world.primary(ms, 0, 100);
+            world.replica(ms, 1, 100);
+        }
+        assert_eq!(world.health(11_500, 1), Health::Healthy);
     }
 
     #[test]

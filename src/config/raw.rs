@@ -85,6 +85,7 @@ pub struct RawPool {
     pub max_lifetime: Option<Span>,
     pub connect_timeout: Option<Span>,
     pub statements: Option<usize>,
+    pub renewals: Option<usize>,
 }
 
 /// `RawPool` with what it applies to; serde refuses no unknown key through `flatten`, hence the same fields again.
@@ -101,6 +102,7 @@ pub struct RawOverride {
     pub max_lifetime: Option<Span>,
     pub connect_timeout: Option<Span>,
     pub statements: Option<usize>,
+    pub renewals: Option<usize>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -15,6 +15,7 @@ use crate::worker::Worker;
 use super::backoff::Backoff;
 use super::connection::{self, ConnectionId, Endpoint, Opening, ServerConnection};
 use super::error::CheckoutError;
+use super::home::{Home, Renewals};
 use super::idle;
 use super::lease::{Lease, Waiter};
 use super::ledger::{Ledger, Next, Sequel};
@@ -55,6 +56,7 @@ impl Pool {
             generation: 0,
             credentials,
             config,
+            renewals: Renewals::default(),
             closed: false,
         };
         let (database, user) = (database.to_owned(), user.to_owned());
@@ -208,6 +210,23 @@ impl Pool {
         ledger.settle(&mut sequel);
         drop(ledger);
         sequel.close_and_wake();
+    }
+
+    /// Nobody gets a connection now without waiting for another session.
+    pub fn is_exhausted(&self) -> bool {
+        self.lock().is_exhausted(Instant::now())
+    }
+
+    /// A session ended whose home may be here, idle.
+    pub fn leave(self: &Arc<Self>, worker: &Rc<Worker>, home: &Home) {
+        let sequel = self.lock().leave(worker.id.0, home, worker.coarse_now());
+        self.follow(sequel, worker);
+    }
+
+    /// Whether a process that a session has marked is to be closed rather than cleaned for the next session.
+    pub fn may_renew(&self) -> bool {
+        let ledger = &mut *self.lock();
+        ledger.renewals.spend(&ledger.config, Instant::now())
     }
 
     pub(super) fn renew(&self, credentials: &Credentials) {

@@ -19,6 +19,7 @@ use crate::cluster::{NodeId, NodeStats, Role};
 use crate::stream::Stream;
 
 use super::error::{CheckoutError, ConnectError};
+use super::home::Home;
 use super::login::{self, LoginError, ServerStartup};
 use super::state::ConnectionState;
 
@@ -58,6 +59,8 @@ pub struct ServerConnection {
     pub probes_at_open: u64,
     /// What the session layer knows of the server process's state.
     pub state: ConnectionState,
+    /// The session whose home this is, or the last one whose home it was.
+    pub resident: Option<Home>,
     /// Where a cancel for the statement at work here is to be sent; the session shows it to `session::cancel`.
     pub cancel: Arc<CancelTarget>,
     /// Current ParameterStatus values.
@@ -176,6 +179,11 @@ impl ServerConnection {
         }
     }
 
+    /// No living session has its home here.
+    pub fn is_vacant(&self) -> bool {
+        self.resident.as_ref().is_none_or(|home| !home.is_shared())
+    }
+
     /// What the node says it is, if that contradicts what it was taken for.
     pub fn contradicts(&self) -> Option<Role> {
         match (self.role, self.in_hot_standby) {
@@ -221,6 +229,7 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
         opened: now,
         probes_at_open,
         state: ConnectionState::default(),
+        resident: None,
         cancel: CancelTarget::new(Arc::clone(endpoint), greeting.pid, greeting.secret),
         in_hot_standby: standby.map(|(_, value)| value == "on"),
         parameters: greeting.parameters,

@@ -13,6 +13,7 @@ use super::Align;
 use super::backoff::Backoff;
 use super::connection::ServerConnection;
 use super::error::{CheckoutError, Scope};
+use super::home::{Home, Renewals};
 use super::queue::{Book, Ticket};
 use super::stats::Counters;
 
@@ -29,6 +30,7 @@ pub(super) struct Ledger {
     /// From the latest login, so that a changed password is used as soon as a client proved it.
     pub credentials: Credentials,
     pub config: PoolConfig,
+    pub renewals: Renewals,
     pub closed: bool,
 }
 
@@ -49,7 +51,8 @@ pub(super) enum Next {
 }
 
 impl Ledger {
-    /// One's own idle connection, else a new one, else another worker's idle one, else the queue.
+    /// The session's home, else an idle connection that is nobody's home, else a new one, else whichever is idle, one's own
+    /// before another worker's, else the queue.
     pub fn next(&mut self, worker: usize, expected: Role, home: Option<u64>, node: &str) -> Next {
         if self.closed {
             return Next::Fail(CheckoutError::Shutdown);
@@ -57,14 +60,17 @@ impl Ledger {
         if expected != self.role && expected != Role::Unknown && self.role != Role::Unknown {
             return Next::Fail(CheckoutError::WrongRole { node: node.to_owned(), expected, found: self.role });
         }
-        if let Some(connection) = self.book.take_own(worker, home) {
+        let at_home = home.and_then(|home| self.book.take_home(worker, home));
+        if let Some(connection) = at_home.or_else(|| self.book.take_own(worker, |idle| idle.is_vacant())) {
             self.counters.at_once += 1;
             return Next::Take(connection);
         }
         let now = Instant::now();
         let resting = self.backoff.error(now);
         let may_open = resting.is_none() && self.book.total() < self.book.size;
-        if !may_open && let Some(connection) = self.book.take_over(worker) {
+        if !may_open
+            && let Some(connection) = self.book.take_own(worker, |_| true).or_else(|| self.book.take_over(worker))
+        {
             self.counters.at_once += 1;
             return Next::Take(connection);
         }
@@ -78,7 +84,8 @@ impl Ledger {
         Next::Wait { ticket: self.book.enqueue(worker, now), since: now, sequel }
     }
 
-    /// A connection in use that nobody needs any more: to a waiter, to the idle, or away.
+    /// A connection in use that nobody needs any more: to a waiter, to the idle, or away. A session's home is lent only if
+    /// there is nothing else to hope for.
     pub fn free(&mut self, connection: Box<ServerConnection>, now: Instant) -> Sequel {
         let mut sequel = Sequel::default();
         let old = connection.generation != self.generation || connection.expires <= now;
@@ -88,8 +95,10 @@ impl Ledger {
             self.counters.closed += 1;
             sequel.close.push(connection);
             self.settle(&mut sequel);
-        } else {
+        } else if connection.is_vacant() || self.book.lacks_openings() {
             sequel.wake.extend(self.book.give(connection.worker, connection.id.0, connection));
+        } else {
+            self.book.rest(connection.worker, connection.id.0, connection);
         }
         sequel
     }
@@ -136,7 +145,9 @@ impl Ledger {
 
     /// Whoever waits must have a reason to hope: an idle connection, an opening, or a release to come.
     pub fn settle(&mut self, sequel: &mut Sequel) {
-        while let Some(waker) = self.book.serve_from_idle() {
+        while self.book.lacks_openings()
+            && let Some(waker) = self.book.serve_from_idle()
+        {
             sequel.wake.push(waker);
         }
         if self.book.waiting() == 0 {
@@ -171,6 +182,30 @@ impl Ledger {
         let mut sequel = Sequel { close, ..Sequel::default() };
         self.settle(&mut sequel);
         (sequel, talking)
+    }
+
+    /// Nobody gets a connection now without waiting for another session.
+    pub fn is_exhausted(&self, now: Instant) -> bool {
+        self.book.idle() == 0 && (self.book.total() >= self.book.size || self.backoff.error(now).is_some())
+    }
+
+    /// A session ended: its home is closed if the session has marked it.
+    pub fn leave(&mut self, worker: usize, home: &Home, now: Instant) -> Sequel {
+        let mut sequel = Sequel::default();
+        let own = |idle: &ServerConnection| {
+            idle.state.worn && idle.resident.as_ref().is_some_and(|resident| resident.is(home))
+        };
+        if let Some(connection) = self.book.take_own(worker, |idle| own(idle)) {
+            if self.renewals.spend(&self.config, now) {
+                self.book.forget();
+                self.counters.closed += 1;
+                sequel.close.push(connection);
+                self.settle(&mut sequel);
+            } else {
+                return self.free(connection, now);
+            }
+        }
+        sequel
     }
 
     /// Keeps `min_idle` connections open.

@@ -8,6 +8,7 @@ mod backoff;
 mod checkout;
 pub mod connection;
 pub mod error;
+mod home;
 mod idle;
 mod lease;
 mod ledger;
@@ -33,6 +34,7 @@ use crate::worker::Worker;
 pub use checkout::{Checkout, Pool};
 pub use connection::{ConnectionId, Endpoint, Secure, ServerConnection};
 pub use error::CheckoutError;
+pub use home::Home;
 pub use lease::{Lease, Waiter};
 
 /// What all pools share.

@@ -84,14 +84,20 @@ impl<C, E> Book<C, E> {
         self.queues.iter().filter_map(|queue| queue.front()).map(|waiting| waiting.since).min()
     }
 
-    /// The worker's own idle connection: `home` if that is among them, else the warmest.
-    pub fn take_own(&mut self, worker: usize, home: Option<u64>) -> Option<C> {
-        let stack = &mut self.idle[worker];
-        let at = home.and_then(|home| stack.iter().rposition(|(id, _)| *id == home));
-        let (_, connection) = match at {
-            Some(at) => stack.remove(at),
-            None => stack.pop()?,
-        };
+    /// One of the worker's own idle connections.
+    pub fn take_home(&mut self, worker: usize, home: u64) -> Option<C> {
+        let at = self.idle[worker].iter().rposition(|(id, _)| *id == home)?;
+        self.take(worker, at)
+    }
+
+    /// The warmest of the worker's own idle connections for which `suits`.
+    pub fn take_own(&mut self, worker: usize, suits: impl Fn(&C) -> bool) -> Option<C> {
+        let at = self.idle[worker].iter().rposition(|(_, connection)| suits(connection))?;
+        self.take(worker, at)
+    }
+
+    fn take(&mut self, worker: usize, at: usize) -> Option<C> {
+        let (_, connection) = self.idle[worker].remove(at);
         self.in_use += 1;
         Some(connection)
     }
@@ -160,17 +166,27 @@ impl<C, E> Book<C, E> {
         match self.next_waiter(worker) {
             Some(waiting) => Some(self.grant(waiting, Grant::Connection(connection))),
             None => {
-                self.in_use -= 1;
-                self.idle[worker].push((id, connection));
+                self.rest(worker, id, connection);
                 None
             }
         }
     }
 
-    /// Someone waits although a connection is idle, because an opening that he waited for failed.
+    /// A connection in use becomes idle, whoever waits.
+    pub fn rest(&mut self, worker: usize, id: u64, connection: C) {
+        self.in_use -= 1;
+        self.idle[worker].push((id, connection));
+    }
+
+    /// Someone waits for whom none is being opened.
+    pub fn lacks_openings(&self) -> bool {
+        self.waiting() > self.opening
+    }
+
+    /// Someone waits although a connection is idle: an opening that he waited for failed.
     pub fn serve_from_idle(&mut self) -> Option<Waker> {
         let queue = self.oldest_queue(None)?;
-        let connection = self.take_own(queue, None).or_else(|| self.take_over(queue))?;
+        let connection = self.take_own(queue, |_| true).or_else(|| self.take_over(queue))?;
         let waiting = self.queues[queue].pop_front()?;
         Some(self.grant(waiting, Grant::Connection(connection)))
     }
@@ -266,14 +282,16 @@ mod tests {
     }
 
     #[test]
-    fn home_is_preferred_and_else_the_warmest() {
+    fn home_is_found_and_else_the_warmest_that_suits() {
         let mut book = used(3, 3);
         for id in 1..=3 {
             assert!(book.give(0, id, id).is_none());
         }
-        assert_eq!(book.take_own(0, Some(2)), Some(2));
-        assert_eq!(book.take_own(0, Some(2)), Some(3));
-        assert_eq!(book.take_own(1, None), None);
+        assert_eq!(book.take_home(0, 2), Some(2));
+        assert_eq!(book.take_home(0, 2), None);
+        assert_eq!(book.take_own(1, |_| true), None);
+        assert_eq!(book.take_own(0, |id| *id == 4), None);
+        assert_eq!(book.take_own(0, |_| true), Some(3));
         assert_eq!(book.take_over(1), Some(1));
         assert_eq!((book.in_use(), book.idle()), (3, 0));
     }

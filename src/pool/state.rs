@@ -34,6 +34,9 @@ pub struct ConnectionState {
     pub opaque: Option<u64>,
     /// A session left something that only closing the connection removes.
     pub spoiled: bool,
+    /// A session ran what leaves marks on the process that are nobody's state and yet can be seen: loaded libraries, a
+    /// temporary schema.
+    pub worn: bool,
 }
 
 /// The prepared statements of one server connection, least recently used first to go.

@@ -96,6 +96,16 @@ impl ClientError {
         )
     }
 
+    /// The connection died with what the session kept in it, while nothing was under way.
+    pub fn session_lost(node: &str) -> ClientError {
+        ClientError::new(
+            Fault::Server,
+            "FATAL",
+            "08006",
+            format!("pgweir: the connection to node {node} was lost, and with it what this session had left there"),
+        )
+    }
+
     pub fn shutdown() -> ClientError {
         ClientError::new(Fault::Operator, "FATAL", "57P01", "terminating connection due to administrator command")
     }

@@ -157,7 +157,11 @@ impl Session {
         pool
     }
 
-    fn adopt(&mut self, lease: Lease) {
+    fn adopt(&mut self, mut lease: Lease) {
+        if !is_replica(&lease) && !self.home.is_shared() && lease.is_vacant() {
+            lease.resident = Some(self.home.clone());
+            self.machine.set_home(Some(lease.id.0));
+        }
         if let Some(node) = self.shared.cluster.view().node(lease.node) {
             node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
         }
@@ -207,18 +211,31 @@ impl Session {
         let idle = self.machine.is_idle() && !self.machine.pins().spoil();
         for lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
             self.left(lease.node);
-            if idle && !is_replica(&lease) && !lease.state.spoiled {
+            if idle && !is_replica(&lease) && !lease.state.spoiled && !(lease.state.worn && lease.pool().may_renew()) {
                 self.worker.spawn(clean(lease));
             }
+        }
+    }
+
+    /// The session is over: the next one should find a process that looks as if it were new.
+    pub(super) fn leave_home(&mut self) {
+        if !self.home.is_shared() {
+            return;
+        }
+        let primary = self.shared.cluster.view().primary;
+        if let Some((_, pool)) = self.pools.iter().find(|(node, _)| Some(*node) == primary) {
+            pool.leave(&self.worker, &self.home);
         }
     }
 }
 
 /// Takes everything of a session out of a server process.
 async fn clean(mut lease: Lease) {
-    let cleaned = tokio::time::timeout(Duration::from_secs(5), super::greeting::exchange(&mut lease, b"DISCARD ALL"));
-    if let Ok(Ok(None)) = cleaned.await {
-        lease.state = crate::pool::state::ConnectionState::default();
+    let mut notices = Vec::new();
+    let discard = super::greeting::exchange(&mut lease, b"DISCARD ALL", &mut notices);
+    if let Ok(Ok(None)) = tokio::time::timeout(Duration::from_secs(5), discard).await {
+        let worn = lease.state.worn;
+        lease.state = crate::pool::state::ConnectionState { worn, ..Default::default() };
         lease.release();
     }
 }

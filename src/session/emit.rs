@@ -61,6 +61,7 @@ impl Machine {
             } else if let Some(error) = self.emit_message(&header, &input[there.clone()], there.start, io, link, env) {
                 return Ok(Step::Close(SessionEnd::Error(error)));
             }
+            self.work.begun = true;
             self.work.from_client = Piecemeal { left: range.end - there.end, ..Piecemeal::default() };
             *at = there.end;
         }

@@ -17,7 +17,7 @@ use crate::auth::Credentials;
 use crate::cluster::{NodeId, Role};
 use crate::pool::state::Settings;
 use crate::pool::sync;
-use crate::pool::{Checkout, CheckoutError, Lease, Pool};
+use crate::pool::{Checkout, CheckoutError, Home, Lease, Pool};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend, frame};
 use crate::stream::Stream;
@@ -26,12 +26,21 @@ use crate::worker::Worker;
 /// Greetings kept at most; each belongs to a database, a user and a set of startup settings.
 const KEPT: usize = 1000;
 
+const APPLICATION_NAME: &str = "application_name";
+/// A name is shorter (manual: "Identifiers and Key Words").
+const NAMEDATALEN: usize = 64;
+
 /// A connection that a login waits for, in an interval of looking for a primary.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A login waits so long for a home to be opened; a primary that takes longer is not well, and reads go on without it.
+const HOME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Told to everyone who logs in alike.
 #[derive(Clone)]
 struct Greeting {
+    /// What the node remarked on the client's startup settings, as whole messages.
+    notices: Arc<[u8]>,
     parameters: Arc<[(String, String)]>,
     pid: u32,
 }
@@ -94,7 +103,8 @@ impl Session {
     ) -> Result<Session, Refusal> {
         let startup = Arc::new(startup_settings(request));
         let rules = Rc::new(shared.rules(&request.database, &request.user));
-        let (greeting, home) = match greet(worker, shared, request, &credentials, &startup).await {
+        let home = Home::default();
+        let (greeting, connection) = match greet(worker, shared, request, (&credentials, &home), &startup).await {
             Ok(greeting) => greeting,
             Err(Unfit::Said(body)) => return Err(Refusal::quoting(client, &body)),
             Err(Unfit::Error(error)) => return Err(Refusal::new(client, &error)),
@@ -103,26 +113,23 @@ impl Session {
             Ok(cancel) => cancel,
             Err(error) => return Err(Refusal::new(client, &ClientError::unreachable("pgweir", &error.to_string()))),
         };
-        let mut words = Vec::new();
+        let mut words = greeting.notices.to_vec();
+        let application = startup.get(APPLICATION_NAME).filter(|name| is_taken_as_it_is(name));
         for (name, value) in greeting.parameters.iter() {
-            let value = match name.as_str() {
-                "in_hot_standby" => "off",
-                "application_name" => continue,
-                _ => value.as_str(),
+            let value = match (name.as_str(), application) {
+                ("in_hot_standby", _) => b"off",
+                (APPLICATION_NAME, Some(own)) => &**own,
+                _ => value.as_bytes(),
             };
-            backend::put_parameter_status(&mut words, name.as_bytes(), value.as_bytes());
+            backend::put_parameter_status(&mut words, name.as_bytes(), value);
         }
-        let application = startup.get("application_name").map(|name| &**name).unwrap_or_default();
-        backend::put_parameter_status(&mut words, b"application_name", application);
         backend::put_backend_key_data(&mut words, cancel.pid(), cancel.secret());
         backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
         // A client that is gone is found out by the first read.
         drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
         let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
-        if let Some(home) = home {
-            machine.set_home(home);
-        }
+        machine.set_home(connection);
         Ok(Session {
             id,
             worker: Rc::clone(worker),
@@ -133,6 +140,7 @@ impl Session {
             lost: None,
             machine,
             lease: None,
+            home,
             leased: Instant::now(),
             asked: Instant::now(),
             tally: super::tally::Tally::default(),
@@ -155,6 +163,21 @@ impl Session {
             rules,
         })
     }
+}
+
+/// Whether PostgreSQL takes this application_name without a change and a remark; then it is the only thing that differs
+/// between many sessions' greetings.
+fn is_taken_as_it_is(name: &[u8]) -> bool {
+    name.len() < NAMEDATALEN && name.iter().all(|byte| matches!(byte, b' '..=b'~'))
+}
+
+/// What the greeting depends on.
+fn kind(startup: &Settings) -> Settings {
+    let mut kind = startup.clone();
+    if let Some(name) = kind.get_mut(APPLICATION_NAME).filter(|name| is_taken_as_it_is(name)) {
+        *name = Box::default();
+    }
+    kind
 }
 
 /// The client's own settings from its StartupMessage, in the form of the mirror.
@@ -184,40 +207,43 @@ async fn greet(
     worker: &Rc<Worker>,
     shared: &Arc<Shared>,
     request: &StartupRequest,
-    credentials: &Credentials,
+    (credentials, home): (&Credentials, &Home),
     startup: &Arc<Settings>,
 ) -> Result<(Greeting, Option<u64>), Unfit> {
-    let mut kind = (**startup).clone();
-    kind.remove("application_name");
-    let key = (request.database.as_str().into(), request.user.as_str().into(), kind);
+    let key = (request.database.as_str().into(), request.user.as_str().into(), kind(startup));
     if let Some(mut greeting) = shared.greetings.known(&key) {
-        let home = shared.cluster.view().primary.and_then(|node| {
-            match pool(shared, node, request, credentials).checkout(worker, Role::Primary, None, Instant::now()) {
-                Checkout::Ready(lease) => {
-                    let home = (lease.id.0, lease.pid());
-                    lease.release();
-                    Some(home)
-                }
-                Checkout::Wait(_) => None,
-            }
+        let primary = shared.cluster.view().primary;
+        let pool = primary.map(|node| pool(shared, node, request, credentials)).filter(|pool| !pool.is_exhausted());
+        let lease = match pool {
+            Some(pool) => checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await.ok(),
+            None => None,
+        };
+        let connection = lease.map(|mut lease| {
+            greeting.pid = lease.pid();
+            settle_in(&mut lease, home);
+            let id = lease.id.0;
+            lease.release();
+            id
         });
-        if let Some((_, pid)) = home {
-            greeting.pid = pid;
-        }
-        return Ok((greeting, home.map(|(id, _)| id)));
+        return Ok((greeting, connection));
     }
     if let Some(greeting) = shared.greetings.alike(&key)
-        && is_exhausted(worker, shared, request, credentials)
+        && is_exhausted(shared, request, credentials)
     {
         return Ok((greeting.with(startup), None));
     }
     let mut lease = first_lease(worker, shared, request, credentials).await?;
-    let mut query = Vec::new();
-    let synced = sync::put_sync(&mut query, &lease.state.settings, startup, false);
+    let (mut query, mut notices) = (Vec::new(), Vec::new());
+    let mut have = (*lease.state.settings).clone();
+    if startup.contains_key(APPLICATION_NAME) {
+        // Set anew even if it is there already, for the remark on it.
+        have.remove(APPLICATION_NAME);
+    }
+    let synced = sync::put_sync(&mut query, &have, startup, false);
     if synced != sync::Sync::Nothing {
         // Only the text: `exchange` makes a Query of it.
         let text = query[frame::HEADER..query.len() - 1].to_vec();
-        match exchange(&mut lease, &text).await {
+        match exchange(&mut lease, &text, &mut notices).await {
             Ok(None) => {}
             Ok(Some(body)) => {
                 lease.release();
@@ -227,25 +253,25 @@ async fn greet(
         }
     }
     lease.state.settings = Arc::clone(startup);
-    let greeting = Greeting { parameters: lease.parameters().into(), pid: lease.pid() };
-    let home = lease.id.0;
+    let greeting = Greeting { notices: notices.into(), parameters: lease.parameters().into(), pid: lease.pid() };
+    settle_in(&mut lease, home);
+    let connection = lease.id.0;
     lease.release();
     shared.greetings.keep(key, greeting.clone());
-    Ok((greeting, Some(home)))
+    Ok((greeting, Some(connection)))
+}
+
+/// If there are more sessions than connections, some have no home.
+fn settle_in(lease: &mut Lease, home: &Home) {
+    if lease.is_vacant() {
+        lease.resident = Some(home.clone());
+    }
 }
 
 /// Nobody can be asked now: a login must not wait for other clients' transactions.
-fn is_exhausted(worker: &Rc<Worker>, shared: &Shared, request: &StartupRequest, credentials: &Credentials) -> bool {
-    let Some(node) = shared.cluster.view().primary else {
-        return true;
-    };
-    match pool(shared, node, request, credentials).checkout(worker, Role::Primary, None, Instant::now()) {
-        Checkout::Ready(lease) => {
-            lease.release();
-            false
-        }
-        Checkout::Wait(_) => true,
-    }
+fn is_exhausted(shared: &Shared, request: &StartupRequest, credentials: &Credentials) -> bool {
+    let primary = shared.cluster.view().primary;
+    primary.is_none_or(|node| pool(shared, node, request, credentials).is_exhausted())
 }
 
 fn pool(shared: &Shared, node: NodeId, request: &StartupRequest, credentials: &Credentials) -> Arc<Pool> {
@@ -291,9 +317,13 @@ pub(super) async fn checkout(pool: &Arc<Pool>, worker: &Rc<Worker>, deadline: In
     }
 }
 
-/// Runs one Query of ours on a connection that nobody else uses; its rows are dropped, ParameterStatus is noted. `Some` is
-/// the body of the node's ErrorResponse.
-pub(super) async fn exchange(lease: &mut Lease, text: &[u8]) -> std::io::Result<Option<Vec<u8>>> {
+/// Runs one Query of ours on a connection that nobody else uses; its rows are dropped, ParameterStatus is noted, and
+/// notices are gathered. `Some` is the body of the node's ErrorResponse.
+pub(super) async fn exchange(
+    lease: &mut Lease,
+    text: &[u8],
+    notices: &mut Vec<u8>,
+) -> std::io::Result<Option<Vec<u8>>> {
     let mut query = Vec::new();
     lease.state.unnamed = None;
     crate::protocol::frontend::put_query(&mut query, text);
@@ -309,6 +339,7 @@ pub(super) async fn exchange(lease: &mut Lease, text: &[u8]) -> std::io::Result<
             let body = &input[frame::HEADER..];
             match header.tag {
                 b'E' => error = Some(body.to_vec()),
+                b'N' => notices.extend_from_slice(&input),
                 b'S' => note_parameter(lease, body),
                 b'Z' => return Ok(error),
                 _ => {}

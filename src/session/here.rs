@@ -12,7 +12,7 @@ use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend};
-use crate::sql::{Act, TransactionModes};
+use crate::sql::{Act, Pin, TransactionModes};
 
 impl Machine {
     /// Answers what needs no node: a lazy BEGIN and the end of a block that no node has heard of, Close and Sync.
@@ -27,6 +27,8 @@ impl Machine {
         };
         let text = frontend::query(&input[frame::HEADER..self.unit.length]).unwrap_or_default();
         match (&single.acts[0], &mut self.block) {
+            // Whoever listens is told nothing while a transaction is open, so its BEGIN must not wait.
+            (Act::Begin(_), Block::None) if self.pins.contains(Pin::Listen) => false,
             (Act::Begin(modes), Block::None) if self.status == TransactionStatus::Idle => {
                 let Some(tag) = begin_tag(text) else {
                     return false;

@@ -29,10 +29,11 @@ impl Machine {
         // in silence.
         let unlisted = self.audit.is_some();
         if !self.pins.is_empty() || cut || unlisted || !self.touched.is_empty() {
-            return Step::Close(match self.phase {
-                Phase::Running => SessionEnd::Error(error),
-                _ => SessionEnd::Server,
-            });
+            return Step::Close(SessionEnd::Error(if self.work.begun {
+                error
+            } else {
+                ClientError::session_lost(name)
+            }));
         }
         self.survive(error, to_client)
     }
@@ -77,14 +78,13 @@ impl Machine {
 
     /// The session goes on without what the connection held, and hears what became of its statement.
     fn survive(&mut self, error: ClientError, to_client: &mut Vec<u8>) -> Step {
-        let (running, end) = (self.phase == Phase::Running, self.work.end);
+        let (running, end) = (self.work.begun, self.work.end);
         let commits = self.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
         let in_block = matches!(self.block, Block::Primary | Block::Replica(_));
         self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
         self.status = TransactionStatus::Idle;
-        while let Some(owed) = self.owed.pop_last() {
-            self.take_back(&owed);
-        }
+        let owed = self.owed.take();
+        self.take_back(owed, drop);
         self.statements.drop_portals();
         self.done();
         if running {

@@ -222,8 +222,8 @@ impl Machine {
         self.home
     }
 
-    pub fn set_home(&mut self, home: u64) {
-        self.home = Some(home);
+    pub fn set_home(&mut self, home: Option<u64>) {
+        self.home = home;
     }
 
     /// Nothing is under way: no unit, no transaction block, nothing owed.

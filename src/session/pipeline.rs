@@ -97,8 +97,9 @@ impl Pipeline {
         matches!((self.owed.front(), self.owed.get(1)), (Some(Owed::OurParse(_)), Some(Owed::Ours(_))))
     }
 
-    pub fn pop_last(&mut self) -> Option<Owed> {
-        self.owed.pop_back()
+    /// Nothing will be answered any more.
+    pub fn take(&mut self) -> Vec<Owed> {
+        std::mem::take(&mut self.owed).into()
     }
 
     /// The texts with acts that are being executed.

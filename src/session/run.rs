@@ -17,7 +17,7 @@ use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
 use crate::cluster::{NodeId, Role};
 use crate::metrics::AccountCells;
-use crate::pool::{Lease, Pool, Waiter};
+use crate::pool::{Home, Lease, Pool, Waiter};
 use crate::protocol::backend;
 use crate::protocol::frame::FrameError;
 use crate::protocol::sqlstate::ClientError;
@@ -64,6 +64,7 @@ pub struct Session {
     pub(super) lost: Option<Instant>,
     pub(super) machine: Box<Machine>,
     pub(super) lease: Option<Lease>,
+    pub(super) home: Home,
     /// Since when the lease is at work.
     pub(super) leased: Instant,
     /// When a connection was asked for.
@@ -325,6 +326,7 @@ impl Session {
             self.catalog.ddl_ended();
         }
         self.retire_leases();
+        self.leave_home();
         self.tally.count(&self.worker.metrics, Pins::default(), 0);
         if *end != SessionEnd::Client || !self.client_out.is_empty() {
             let patience = Duration::from_secs(1);

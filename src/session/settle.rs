@@ -108,6 +108,7 @@ impl Machine {
         let in_block = status != TransactionStatus::Idle || !matches!(self.block, Block::None);
         let mixed =
             verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
+        link.state.worn |= verdict.acts.iter().any(|act| matches!(act, Act::Audit | Act::Ddl | Act::Pin(_)));
         for act in &verdict.acts {
             match act {
                 Act::Audit => {

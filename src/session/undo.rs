@@ -35,47 +35,34 @@ impl Machine {
             self.work.end = None;
             self.work.skipping = true;
         }
-        // From the last to the first, as the session's closed statements come back.
-        for (place, owed) in skipped.into_iter().enumerate().rev() {
-            match (place, &owed) {
-                // It failed, and the one before it is gone in any case.
-                (0, Owed::Parse(Parsed::Unnamed)) => self.statements.drop_unnamed(),
-                _ => self.take_back(&owed),
-            }
-            self.take_back_on_server(owed, link);
-        }
+        self.take_back(skipped, |owed| take_back_on_server(owed, link));
     }
 
-    /// What the session believed of a message that was not done.
-    pub(super) fn take_back(&mut self, owed: &Owed) {
-        let last = match owed {
-            Owed::Parse(Parsed::Named { name, .. }) => return drop(self.statements.remove(name)),
-            Owed::Close(Closed::Statement) => self.undo.iter().rposition(|undo| matches!(undo, Undo::Closed(..))),
-            Owed::Parse(Parsed::Unnamed) | Owed::Close(Closed::Unnamed) | Owed::Query(_) => {
-                self.undo.iter().rposition(|undo| matches!(undo, Undo::Unnamed(_)))
+    /// What the session believed of messages that were not done. From the last to the first, as the statements that they
+    /// closed come back; the first is the one that failed.
+    pub(super) fn take_back(&mut self, undone: Vec<Owed>, mut each: impl FnMut(Owed)) {
+        for (place, owed) in undone.into_iter().enumerate().rev() {
+            let last = match &owed {
+                Owed::Parse(Parsed::Named { name, .. }) => {
+                    self.statements.remove(name);
+                    self.undo.iter().rposition(|undo| matches!(undo, Undo::Parsed(new) if new == name))
+                }
+                Owed::Close(Closed::Statement) => self.undo.iter().rposition(|undo| matches!(undo, Undo::Closed(..))),
+                Owed::Parse(Parsed::Unnamed) | Owed::Close(Closed::Unnamed) | Owed::Query(_) if place == 0 => {
+                    // The one before it is gone in any case.
+                    self.statements.drop_unnamed();
+                    None
+                }
+                Owed::Parse(Parsed::Unnamed) | Owed::Close(Closed::Unnamed) | Owed::Query(_) => {
+                    self.undo.iter().rposition(|undo| matches!(undo, Undo::Unnamed(_)))
+                }
+                _ => None,
+            };
+            if let Some(at) = last {
+                let undo = self.undo.remove(at);
+                self.revert(undo);
             }
-            _ => None,
-        };
-        if let Some(at) = last {
-            let undo = self.undo.remove(at);
-            self.revert(undo);
-        }
-    }
-
-    /// And what we believed of the server connection.
-    fn take_back_on_server(&mut self, owed: Owed, link: &mut Link<'_>) {
-        match owed {
-            Owed::Parse(Parsed::Named { key, .. }) | Owed::OurParse(key) => drop(link.state.statements.remove(key)),
-            // It failed, or was ignored and the one before it is still there: nobody's, so never used as it is.
-            Owed::Parse(Parsed::Unnamed)
-            | Owed::Close(Closed::Unnamed)
-            | Owed::OurUnnamed
-            | Owed::OurClose(None)
-            | Owed::Query(_) => link.state.unnamed = Some(UnnamedKey::default()),
-            // It was ignored, too, so the statement is still there.
-            Owed::OurClose(Some(number)) => link.state.orphans.push(number),
-            Owed::OurStandIn(number) => link.state.orphans.retain(|orphan| *orphan != number),
-            _ => {}
+            each(owed);
         }
     }
 
@@ -94,5 +81,22 @@ impl Machine {
         }
         self.owed.clear();
         self.aliases.clear();
+    }
+}
+
+/// And what was believed of the server connection.
+fn take_back_on_server(owed: Owed, link: &mut Link<'_>) {
+    match owed {
+        Owed::Parse(Parsed::Named { key, .. }) | Owed::OurParse(key) => drop(link.state.statements.remove(key)),
+        // It failed, or was ignored and the one before it is still there: nobody's, so never used as it is.
+        Owed::Parse(Parsed::Unnamed)
+        | Owed::Close(Closed::Unnamed)
+        | Owed::OurUnnamed
+        | Owed::OurClose(None)
+        | Owed::Query(_) => link.state.unnamed = Some(UnnamedKey::default()),
+        // It was ignored, too, so the statement is still there.
+        Owed::OurClose(Some(number)) => link.state.orphans.push(number),
+        Owed::OurStandIn(number) => link.state.orphans.retain(|orphan| *orphan != number),
+        _ => {}
     }
 }

@@ -103,6 +103,8 @@ pub(super) struct Work {
     /// Whether it may be run a second time (a proven read, autocommit).
     pub replay: Replay,
     pub copy: CopyIn,
+    /// Something of it was sent.
+    pub begun: bool,
     /// After an error the server ignores everything up to a Sync that was not sent yet.
     pub skipping: bool,
     pub from_client: Piecemeal,

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::harness::cluster::Cluster;
 use crate::harness::front::{self, Front};
 use crate::harness::{Session, Stop, wait};
 
@@ -216,6 +217,55 @@ async fn a_write_whose_primary_dies_is_an_error_and_not_repeated() {
     })
     .await;
     assert_eq!(session.value("SELECT count(*) FROM scribble WHERE who = 'once'").await, "0");
+}
+
+/// A replica over max_lag is left out until it is back.
+#[tokio::test]
+async fn a_lagging_replica_is_left_out_and_returns() {
+    let mut settings = QUICK.to_vec();
+    settings.extend([("cluster.max_lag", "\"800ms\""), ("cluster.readmit_lag", "\"400ms\"")]);
+    let front = front::alone("lagging", &settings).await;
+    let Some(proxy) = front.proxy() else { return };
+    let (session, writer) = (front.connect("traced").await, front.connect("app").await);
+    wait::until("both replicas are in use", || async {
+        proxy.metrics().sum("pgweir_node_health", &[("health", "healthy")]) == 3.0
+    })
+    .await;
+    front.cluster.replicas[0].pause_replay().await;
+    wait::until("the lag is seen", || async {
+        writer.batch_execute("UPDATE kv SET value = value + 1 WHERE id = 9").await.expect("a write");
+        proxy.metrics().sum("pgweir_replica_lag_seconds", &[("node", "replica1")]) > 1.0
+    })
+    .await;
+    let evicted =
+        || async { proxy.metrics().sum("pgweir_node_health", &[("node", "replica1"), ("health", "lagging")]) == 1.0 };
+    wait::until("it is evicted", evicted).await;
+    for _ in 0..100 {
+        session.value("SELECT /* while-lagging */ name FROM numbers WHERE id = 1").await;
+    }
+    assert_eq!(front.runs_of("while-lagging")[1], 0, "no read goes to the lagging one");
+    front.cluster.replicas[0].resume_replay().await;
+    wait::until("it is used again", || async {
+        session.value("SELECT /* after-lagging */ name FROM numbers WHERE id = 1").await;
+        front.runs_of("after-lagging")[1] > 0
+    })
+    .await;
+}
+
+/// A replica that stood still already when pgweir started: nobody knows since when, but not why it should be called down.
+#[tokio::test]
+async fn a_replica_that_lagged_before_the_start_is_left_out_as_lagging() {
+    let cluster = Arc::new(Cluster::start("behind").await);
+    cluster.replicas[0].pause_replay().await;
+    cluster.primary.run_in("app", "UPDATE kv SET value = 1 WHERE id = 9").await;
+    let mut settings = QUICK.to_vec();
+    settings.extend([("cluster.max_lag", "\"800ms\""), ("cluster.readmit_lag", "\"400ms\"")]);
+    let front = Front::before(cluster, &settings).await;
+    let Some(proxy) = front.proxy() else { return };
+    let state = |health| proxy.metrics().sum("pgweir_node_health", &[("node", "replica1"), ("health", health)]);
+    wait::until("it is evicted", || async { state("lagging") == 1.0 }).await;
+    front.cluster.replicas[0].resume_replay().await;
+    wait::until("it is used", || async { state("healthy") == 1.0 }).await;
 }
 
 /// A replica that stands still with its connections open: what it was asked hangs, but nobody is sent there any more once

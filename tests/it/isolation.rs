@@ -129,7 +129,7 @@ async fn asks(front: &Front, state: &State) -> String {
 
 #[tokio::test]
 async fn nothing_of_a_session_that_left_is_seen_by_the_next() {
-    let front = front::with(&[("pool.size", "1")]).await;
+    let front = front::with(&[("pool.size", "1"), ("pool.renewals", "0")]).await;
     for state in STATES {
         let first = front.connect(state.user).await;
         first.batch_execute(state.make).await.unwrap_or_else(|error| panic!("{}: {error:?}", state.name));
@@ -143,7 +143,7 @@ async fn nothing_of_a_session_that_left_is_seen_by_the_next() {
 #[tokio::test]
 async fn nothing_of_a_session_that_stays_is_seen_by_others_and_it_keeps_its_own() {
     // Two server connections: one may be pinned by the first session, the other is passed around.
-    let front = front::with(&[("pool.size", "2")]).await;
+    let front = front::with(&[("pool.size", "2"), ("pool.renewals", "0")]).await;
     for state in STATES {
         let (holder, other) = (front.connect(state.user).await, front.connect(state.user).await);
         let (clean, show) = (untouched(&front, state).await, asks(&front, state).await);
@@ -162,7 +162,7 @@ async fn nothing_of_a_session_that_stays_is_seen_by_others_and_it_keeps_its_own(
 
 #[tokio::test]
 async fn discard_all_ends_every_state() {
-    let front = front::with(&[("pool.size", "1")]).await;
+    let front = front::with(&[("pool.size", "1"), ("pool.renewals", "0")]).await;
     for state in STATES.iter().filter(|state| state.name != "a random seed" && !state.name.starts_with("currval")) {
         let session = front.connect(state.user).await;
         let clean = untouched(&front, state).await;
@@ -176,7 +176,7 @@ async fn discard_all_ends_every_state() {
 /// A session that vanishes in the middle of something leaves nothing to the next.
 #[tokio::test]
 async fn a_session_that_vanishes_leaves_nothing() {
-    let front = front::with(&[("pool.size", "1")]).await;
+    let front = front::with(&[("pool.size", "1"), ("pool.renewals", "0")]).await;
     let begin_copy = [say::query("BEGIN"), say::query("COPY kv FROM STDIN"), say::copy_data(b"40001\t1\n")].concat();
     let half_way: Vec<(&str, Vec<u8>)> = vec![
         ("an open transaction", say::query("BEGIN; INSERT INTO kv VALUES (40001, 1)")),
@@ -219,7 +219,7 @@ async fn a_session_that_vanishes_leaves_nothing() {
 
 #[tokio::test]
 async fn protocol_statements_of_one_session_are_unknown_to_the_next() {
-    let front = front::with(&[("pool.size", "1")]).await;
+    let front = front::with(&[("pool.size", "1"), ("pool.renewals", "0")]).await;
     let mut first = RawSession::log_in(front.port(), "app");
     first.send(&[say::parse("mine", "SELECT 'first'", &[]), say::sync()].concat());
     first.read_until(b'Z');
@@ -240,7 +240,7 @@ async fn protocol_statements_of_one_session_are_unknown_to_the_next() {
 
 #[tokio::test]
 async fn notifications_reach_only_who_listens() {
-    let front = front::with(&[("pool.size", "2")]).await;
+    let front = front::with(&[("pool.size", "2"), ("pool.renewals", "0")]).await;
     let mut listener = RawSession::log_in(front.port(), "app");
     let mut other = RawSession::log_in(front.port(), "app");
     listener.query("LISTEN gossip");
@@ -254,6 +254,56 @@ async fn notifications_reach_only_who_listens() {
     for _ in 0..5 {
         assert!(other.query("SELECT count(*) FROM pg_listening_channels()").iter().all(|message| message.tag != b'A'));
     }
+}
+
+fn key_data(session: &mut RawSession) -> u32 {
+    let pid: u32 = session.value("SELECT pg_backend_pid()").parse().expect("a process ID");
+    assert_eq!(session.pid, pid, "BackendKeyData tells the process ID");
+    pid
+}
+
+/// PostgreSQL's isolation tests ask by process ID who waits for whom, drivers compare that of a notification. As long as
+/// there are as many server connections as sessions, each session runs on one of its own, and BackendKeyData says which.
+#[tokio::test]
+async fn a_session_has_a_server_process_of_its_own_while_there_are_enough() {
+    let front = front::with(&[("pool.size", "3")]).await;
+    let mut sessions: Vec<_> = (0..3).map(|_| RawSession::log_in(front.port(), "app")).collect();
+    for _ in 0..2 {
+        let pids: std::collections::HashSet<u32> = sessions.iter_mut().rev().map(key_data).collect();
+        assert_eq!(pids.len(), 3);
+    }
+}
+
+/// PostgreSQL's tests `guc`, `temp` and `stats` see by a loaded library, an empty temporary schema, and a counter whether
+/// their session began in a process of its own.
+#[tokio::test]
+async fn a_session_begins_in_a_fresh_process_when_the_last_one_marked_its_own() {
+    let front = front::with(&[]).await;
+    let marks = ["DO $$ BEGIN NULL; END $$", "CREATE TEMP TABLE mine (id int); DROP TABLE mine"];
+    let fresh = "SELECT pg_my_temp_schema() = 0 AND current_setting('plpgsql.extra_errors', true) IS NULL";
+    for mark in marks {
+        let mut session = RawSession::log_in(front.port(), "app");
+        assert_eq!(session.value(fresh), "t", "before {mark}");
+        session.query(mark);
+        assert_eq!(session.value(fresh), "f", "after {mark}");
+        session.send(&say::terminate());
+        session.read_to_end();
+    }
+    assert_eq!(RawSession::log_in(front.port(), "app").value(fresh), "t");
+}
+
+/// Its BEGIN was held back like any other, so that the server process went on delivering (PostgreSQL's async-notify.spec).
+#[tokio::test]
+async fn a_listener_hears_nothing_while_its_transaction_is_open() {
+    let front = front::shared().await;
+    let mut listener = RawSession::log_in(front.port(), "app");
+    listener.query("LISTEN gossip");
+    listener.query("BEGIN");
+    front.cluster.primary.run_in("app", "NOTIFY gossip, 'later'").await;
+    // Enough time for a signal to the listener's process, which would answer it at once if it were idle.
+    assert!(listener.query("SELECT pg_sleep(0.2)").iter().all(|message| message.tag != b'A'));
+    listener.send(&say::query("COMMIT"));
+    listener.read_until(b'A');
 }
 
 /// Fifty sessions, each with settings, prepared statements and transactions of its own, over five server connections.

@@ -14,6 +14,9 @@ const FILES: &[(&str, &str)] = &[
     ("settings", include_str!("transcripts/settings.txt")),
 ];
 
+/// PostgreSQL cuts it, and says so before it greets.
+const LONG_NAME: &str = "an application whose name is longer than what PostgreSQL takes for the name of an application";
+
 /// One block of a file.
 #[derive(Debug)]
 struct Script {
@@ -76,6 +79,9 @@ async fn the_greeting_is_the_primarys() {
         &[("user", "app"), ("database", "app")][..],
         &[("user", "app"), ("database", "app"), ("application_name", "twin"), ("client_encoding", "LATIN1")],
         &[("user", "app"), ("database", "app"), ("options", "-c DateStyle=German -c search_path=elsewhere")],
+        &[("user", "app"), ("database", "app"), ("application_name", "caf\u{e9}\tnoir")],
+        &[("user", "app"), ("database", "app"), ("application_name", LONG_NAME)],
+        &[("user", "app"), ("database", "app"), ("application_name", "")],
         &[("user", "app"), ("database", "app"), ("TimeZone", "Asia/Tokyo"), ("IntervalStyle", "iso_8601")],
         &[("user", "admin"), ("database", "app")],
         &[("user", "app")],
@@ -85,9 +91,12 @@ async fn the_greeting_is_the_primarys() {
                 RawSession::log_in_with(port, (3, 0), parameters, "secret").expect("the login succeeds");
             let mut parameters = session.parameters.clone();
             parameters.sort();
-            (parameters, heard.last().cloned())
+            let notices: Vec<_> = heard.iter().filter(|message| message.tag == b'N').cloned().collect();
+            (parameters, notices, heard.last().cloned())
         };
-        assert_eq!(greet(front.port()), greet(front.cluster.primary.port), "{parameters:?}");
+        let expected = greet(front.cluster.primary.port);
+        assert_eq!(greet(front.port()), expected, "{parameters:?}");
+        assert_eq!(greet(front.port()), expected, "{parameters:?}, once more");
     }
 }
 

@@ -51,6 +51,10 @@ impl Backend {
         self.status == Status::Idle && self.input.is_empty() && !self.skipping && self.pending.is_empty()
     }
 
+    pub fn is_failed(&self) -> bool {
+        self.status == Status::Failed
+    }
+
     pub fn is_in_block(&self) -> bool {
         self.status != Status::Idle
     }

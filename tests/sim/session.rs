@@ -141,10 +141,10 @@ impl Session {
                 Target::Replica(node) => usize::from(node.0),
                 _ => 0,
             };
-            if let Some(lease) = self.lease.take() {
-                if self.parked.replace(lease).is_some() {
-                    world.broken.push(format!("session {} parks twice", self.id));
-                }
+            if let Some(lease) = self.lease.take()
+                && self.parked.replace(lease).is_some()
+            {
+                world.broken.push(format!("session {} parks twice", self.id));
             }
             if node > 0 && world.dice.one_in(20) {
                 self.machine.on_lost_lease(pgweir::cluster::NodeId(node as u16));

@@ -12,8 +12,9 @@ use super::proxy::Proxy;
 
 /// A way in, and the cluster behind it.
 pub struct Front {
-    pub cluster: Arc<Cluster>,
+    /// First, because it goes first: its log lies in the cluster's directory, and a failed test shows it.
     proxy: Option<Proxy>,
+    pub cluster: Arc<Cluster>,
 }
 
 /// Whether the tests are to be proven against PostgreSQL itself.
