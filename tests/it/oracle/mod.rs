@@ -48,7 +48,7 @@ async fn what_goes_to_a_replica_answers_there_as_on_the_primary() {
     if front::direct() {
         return;
     }
-    let size = number("PGWEIR_IT_ORACLE", 250);
+    let size = number("PGWEIR_IT_ORACLE", 150);
     let seed = number("PGWEIR_IT_ORACLE_SEED", 1);
     let cluster = Cluster::start("oracle").await;
     cluster.primary.run_in("app", SCHEMA).await;
