@@ -14,4 +14,5 @@ mod limits;
 mod login;
 mod oracle;
 mod routing;
+mod tls;
 mod transcripts;
