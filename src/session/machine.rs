@@ -162,8 +162,8 @@ pub struct Machine {
     pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
-    /// Nothing may follow a change of role before it was seen to succeed.
-    pub(super) await_settings: bool,
+    /// Nothing may follow a change of role, or DEALLOCATE in a pipeline, before it was seen to succeed.
+    pub(super) await_answer: bool,
 }
 
 /// A unit that is over: for the metrics.
@@ -212,7 +212,7 @@ impl Machine {
             vacated: None,
             touched: Vec::new(),
             refusal: "server_error",
-            await_settings: false,
+            await_answer: false,
         };
         if rules.session_pooling {
             machine.pins.insert(crate::sql::Pin::SessionPooling);
