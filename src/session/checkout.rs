@@ -246,8 +246,10 @@ impl Session {
         let Some(lease) = self.lease.take() else {
             return;
         };
+        // Rows of a COPY that failed may be unsent, the first of them in part.
+        let cut = !self.server_out.is_empty();
         self.left(lease.node);
-        if lease.state.spoiled {
+        if cut || lease.state.spoiled {
             drop(lease)
         } else {
             lease.release()
@@ -266,7 +268,7 @@ impl Session {
 
     /// The session is over. A pinned connection is cleaned and given back if that is possible, everything else is closed.
     pub(super) fn retire_leases(&mut self) {
-        let idle = self.machine.is_idle() && !self.machine.pins().spoil();
+        let idle = self.machine.is_idle() && !self.machine.pins().spoil() && self.server_out.is_empty();
         for lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
             self.left(lease.node);
             if idle && !is_replica(&lease) && !lease.state.spoiled && !(lease.state.worn && lease.pool().may_renew()) {

@@ -13,8 +13,8 @@ use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
 use super::undo::Undo;
-use super::unit::{Reader, Unit};
-use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
+use super::unit::{Reader, Refused, Texts, Unit};
+use super::work::{Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
 use crate::config::{ClusterConfig, RoutingConfig};
@@ -162,8 +162,8 @@ pub struct Machine {
     pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
-    /// Nothing may follow a change of role before it was seen to succeed.
-    pub(super) await_settings: bool,
+    /// Nothing may follow a change of role, or DEALLOCATE in a pipeline, before it was seen to succeed.
+    pub(super) await_answer: bool,
 }
 
 /// A unit that is over: for the metrics.
@@ -212,7 +212,7 @@ impl Machine {
             vacated: None,
             touched: Vec::new(),
             refusal: "server_error",
-            await_settings: false,
+            await_answer: false,
         };
         if rules.session_pooling {
             machine.pins.insert(crate::sql::Pin::SessionPooling);
@@ -319,10 +319,9 @@ impl Machine {
 
     pub(super) fn reader<'a>(&'a mut self, env: &'a mut Env<'_>) -> (&'a mut Unit, Reader<'a>) {
         let lexis = if self.settings.standard_lexis() { Lexis::Standard } else { Lexis::Unusual };
+        let refused = if self.setback == Setback::Refused(READ_ONLY) { Refused::AsWrite } else { Refused::No };
         let reader = Reader {
-            catalog: env.catalog,
-            verdicts: env.verdicts,
-            lexis,
+            texts: Texts { catalog: env.catalog, verdicts: env.verdicts, lexis, refused },
             statements: &mut self.statements,
             limit: env.rules.held_request,
         };

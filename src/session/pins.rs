@@ -39,6 +39,12 @@ impl Pins {
         self.0 == 0
     }
 
+    /// Nothing in the server process would be missed.
+    pub fn hold_nothing(mut self) -> bool {
+        self.remove(Pin::SessionPooling);
+        self.is_empty()
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         ALL.into_iter().filter(move |pin| self.contains(*pin))
     }

@@ -108,8 +108,15 @@ pub(super) struct Work {
     pub skipping: bool,
     pub from_client: Piecemeal,
     pub from_server: Piecemeal,
-    /// Of statements that succeeded, if they have acts.
-    pub acts: Vec<Rc<Verdict>>,
+    /// The texts with acts whose execution is over.
+    pub executed: Vec<Executed>,
+}
+
+/// A text that was executed, and whether it failed: one that succeeded may stand in a unit that fails later.
+#[derive(Clone, Debug)]
+pub(super) struct Executed {
+    pub verdict: Rc<Verdict>,
+    pub fate: Fate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -120,6 +127,9 @@ pub(super) enum Replay {
     /// It was already run a second time.
     Again,
 }
+
+/// The metrics' word for SQLSTATE 25006.
+pub(super) const READ_ONLY: &str = "read_only";
 
 /// What kept a unit from being answered where it was sent first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
