@@ -3,7 +3,7 @@
 # cargo may just have been installed by rustup.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test setup lint consistency chaos sim
+.PHONY: demo test setup lint consistency chaos oracle sim
 
 demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
 	config/setup.sh demo
@@ -30,6 +30,10 @@ chaos: setup ## 32 clients read while replicas are killed, frozen, restarted and
 	PGWEIR_IT_SECONDS=$(SECONDS) cargo test --locked --test it -- chaos --nocapture
 
 SEED ?= 1
+STATEMENTS ?= 12000
+
+oracle: setup ## so many calls of built-ins and as many generated statements on both nodes, and what the classifier says
+	PGWEIR_IT_ORACLE=$(STATEMENTS) PGWEIR_IT_ORACLE_SEED=$(SEED) cargo test --locked --test it oracle -- --nocapture
 
 sim: ## one seed of the simulation, with its trace: make sim SEED=…
 	SIM_SEED=$(SEED) cargo test --locked --test sim -- --nocapture

@@ -15,6 +15,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod login;
+mod oracle;
 mod read_only;
 mod routing;
 mod tls;
