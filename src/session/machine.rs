@@ -388,3 +388,7 @@ impl Machine {
         self.begin(io, link);
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
