@@ -222,7 +222,8 @@ async fn greet(
             None => None,
         };
         // Without a connection a number of our own: another session's process must not be taken for this one's.
-        greeting.pid = lease.as_ref().map_or_else(|| shared.cancels.next_pid(), |lease| lease.pid());
+        let vacant = lease.as_ref().filter(|lease| lease.is_vacant());
+        greeting.pid = vacant.map_or_else(|| shared.cancels.next_pid(), |lease| lease.pid());
         let connection = lease.map(|mut lease| {
             settle_in(&mut lease, home);
             let id = lease.id.0;
