@@ -3,7 +3,7 @@
 # cargo may just have been installed by rustup.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test setup lint consistency sim
+.PHONY: demo test setup lint consistency oracle sim
 
 demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
 	config/setup.sh demo
@@ -24,6 +24,10 @@ consistency: setup ## 20 clients write and read back for 30 s in every protocol 
 	PGWEIR_IT_SECONDS=30 cargo test --locked --test it read_your_writes -- --nocapture
 
 SEED ?= 1
+STATEMENTS ?= 12000
+
+oracle: setup ## so many calls of built-ins and as many generated statements on both nodes, and what the classifier says
+	PGWEIR_IT_ORACLE=$(STATEMENTS) PGWEIR_IT_ORACLE_SEED=$(SEED) cargo test --locked --test it oracle -- --nocapture
 
 sim: ## one seed of the simulation, with its trace: make sim SEED=…
 	SIM_SEED=$(SEED) cargo test --locked --test sim -- --nocapture

@@ -144,6 +144,8 @@ pub struct Catalog {
     pub operators: ByName<Named>,
     pub types: ByName<Named>,
     pub relations: ByName<Relation>,
+    /// Users' types that a client may declare for a parameter: reading a value of them runs nothing unsafe.
+    pub parameters: HashSet<u32, foldhash::fast::FixedState>,
     /// Every attribute name of the database.
     pub columns: HashSet<Box<str>, foldhash::fast::FixedState>,
     /// Why nothing may be read from replicas: something unsafe that statements use without naming it.
@@ -194,6 +196,12 @@ impl Catalog {
     pub fn type_(&self, schema: Option<&str>, name: &str) -> Found<'_> {
         let matching = entries(&self.types, name).filter(|t| in_schema(&t.schema, schema));
         self.worst(matching.map(|t| (&t.safety, t.conduct)))
+    }
+
+    /// Whether a client may declare a parameter of the type with this number: binding it runs the type's own code, a
+    /// domain's checks too, although no statement names it.
+    pub fn takes_parameter(&self, type_: u32) -> bool {
+        type_ < tree::FIRST_USER || self.parameters.contains(&type_)
     }
 
     /// Reading a relation.

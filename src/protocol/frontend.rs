@@ -31,6 +31,12 @@ pub fn parse(body: &[u8]) -> Option<Parse<'_>> {
     (types.len() == 2 + 4 * count).then_some(Parse { name, text, rest })
 }
 
+/// The parameter types that a Parse declares: those in a body from the text on, which `parse` has read whole.
+pub fn declared_types(rest: &[u8]) -> impl Iterator<Item = u32> {
+    let types = cstring(rest).map_or(&[][..], |(_, types)| types.get(2..).unwrap_or_default());
+    types.as_chunks::<4>().0.iter().map(|bytes| u32::from_be_bytes(*bytes))
+}
+
 /// The head of a Bind: where from, and under which name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bind<'a> {

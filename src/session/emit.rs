@@ -182,9 +182,9 @@ impl Machine {
         if let Some(verdict) = self.unit.texts.get(index) {
             return Rc::clone(verdict);
         }
-        let (_, reader) = self.reader(env);
+        let (_, mut reader) = self.reader(env);
         match text {
-            Some(text) => reader.verdicts.verdict(text, reader.catalog, reader.lexis),
+            Some(text) => reader.texts.verdict(text),
             None => opaque("a statement that is longer than is read"),
         }
     }

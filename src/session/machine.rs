@@ -13,8 +13,8 @@ use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
 use super::undo::Undo;
-use super::unit::{Reader, Unit};
-use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
+use super::unit::{Reader, Refused, Texts, Unit};
+use super::work::{Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
 use crate::config::{ClusterConfig, RoutingConfig};
@@ -319,10 +319,9 @@ impl Machine {
 
     pub(super) fn reader<'a>(&'a mut self, env: &'a mut Env<'_>) -> (&'a mut Unit, Reader<'a>) {
         let lexis = if self.settings.standard_lexis() { Lexis::Standard } else { Lexis::Unusual };
+        let refused = if self.setback == Setback::Refused(READ_ONLY) { Refused::AsWrite } else { Refused::No };
         let reader = Reader {
-            catalog: env.catalog,
-            verdicts: env.verdicts,
-            lexis,
+            texts: Texts { catalog: env.catalog, verdicts: env.verdicts, lexis, refused },
             statements: &mut self.statements,
             limit: env.rules.held_request,
         };

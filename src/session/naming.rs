@@ -61,7 +61,7 @@ impl Machine {
             rest: parse.rest.into(),
             text_length: parse.text.len(),
             verdict,
-            catalog: env.catalog.version,
+            edition: env.verdicts.edition(env.catalog),
         };
         self.statements.insert(parse.name, statement);
         if self.work.replay != Replay::Never {

@@ -3,7 +3,7 @@
 
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
-use super::work::{Block, CopyIn, Fate, Forward, Phase, Piecemeal, Replay, Reply, Setback, Traces};
+use super::work::{Block, CopyIn, Fate, Forward, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
@@ -332,7 +332,7 @@ impl Machine {
 pub(super) fn refusal(sqlstate: &[u8]) -> &'static str {
     match sqlstate {
         b"40001" | b"40P01" | b"57P04" => "recovery_conflict",
-        b"25006" => "read_only",
+        b"25006" => READ_ONLY,
         b"53300" => "too_many_connections",
         b"42501" => "permission",
         b"57P01" | b"57P02" | b"57P03" => "shutdown",

@@ -18,8 +18,8 @@ pub struct Statement {
     pub rest: Box<[u8]>,
     pub text_length: usize,
     pub verdict: Rc<Verdict>,
-    /// The catalog snapshot that the verdict was made with.
-    pub catalog: u64,
+    /// What the verdict was made with (`VerdictCache::edition`).
+    pub edition: u64,
 }
 
 /// The unnamed statement; its buffer is reused.
@@ -75,11 +75,11 @@ impl Statements {
         self.named.is_empty()
     }
 
-    /// Puts the verdict of a newer catalog in the place of a statement's old one.
-    pub fn renew(&mut self, name: &[u8], verdict: Rc<Verdict>, catalog: u64) {
+    /// Puts a newer verdict in the place of a statement's old one.
+    pub fn renew(&mut self, name: &[u8], verdict: Rc<Verdict>, edition: u64) {
         if let Some(statement) = self.named.get_mut(name) {
             statement.verdict = verdict;
-            statement.catalog = catalog;
+            statement.edition = edition;
         }
     }
 

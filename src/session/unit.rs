@@ -14,12 +14,48 @@ use crate::sql::{Act, Effect, Lexis, Reason, Verdict};
 
 /// What the unit's reading needs to know.
 pub struct Reader<'a> {
-    pub catalog: &'a Catalog,
-    pub verdicts: &'a mut VerdictCache,
-    pub lexis: Lexis,
+    pub texts: Texts<'a>,
     pub statements: &'a mut Statements,
     /// Bytes that a unit may have before it is decided without having been read whole.
     pub limit: usize,
+}
+
+/// What it takes to tell what a text would do.
+pub struct Texts<'a> {
+    pub catalog: &'a Catalog,
+    pub verdicts: &'a mut VerdictCache,
+    pub lexis: Lexis,
+    /// The unit is read once more because a replica refused it as a write.
+    pub refused: Refused,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    No,
+    AsWrite,
+}
+
+impl Texts<'_> {
+    pub fn verdict(&mut self, text: &[u8]) -> Rc<Verdict> {
+        if self.refused == Refused::AsWrite && self.lexis == Lexis::Standard {
+            self.verdicts.learn(text, self.catalog);
+        }
+        self.verdicts.verdict(text, self.catalog, self.lexis)
+    }
+
+    /// Of what a Parse carries behind the name: the text, and the types that the client declares.
+    fn verdict_of_parse(&mut self, rest: &[u8]) -> Rc<Verdict> {
+        let text = &rest[..memchr::memchr(0, rest).unwrap_or(rest.len())];
+        let verdict = self.verdict(text);
+        match frontend::declared_types(rest).find(|type_| !self.catalog.takes_parameter(*type_)) {
+            Some(type_) if verdict.effect == Effect::Read => Rc::new(Verdict {
+                effect: Effect::Primary,
+                reason: Reason::UnsafeType(format!("number {type_}")),
+                ..(*verdict).clone()
+            }),
+            _ => verdict,
+        }
+    }
 }
 
 /// How far the reading came.
@@ -124,7 +160,9 @@ impl Unit {
                     // After an error before it, this Query would be skipped up to a Sync that is not here yet.
                     self.judge(plain(Reason::Utility("a Query inside a pipeline".to_owned())));
                 }
-                self.text(frontend::query(body), reader);
+                let text = frontend::query(body);
+                let verdict = text.map_or_else(malformed, |text| reader.texts.verdict(text));
+                self.text(text, verdict);
                 return Some(End::Query);
             }
             b'P' => self.parse(body, reader),
@@ -163,15 +201,11 @@ impl Unit {
     /// The server says what is wrong with it.
     fn malformed(&mut self) {
         self.trivial = false;
-        self.judge(opaque("a malformed message"));
+        self.judge(malformed());
     }
 
-    fn text(&mut self, text: Option<&[u8]>, reader: &mut Reader<'_>) -> Rc<Verdict> {
+    fn text(&mut self, text: Option<&[u8]>, verdict: Rc<Verdict>) -> Rc<Verdict> {
         self.trivial = false;
-        let verdict = match text {
-            Some(text) => reader.verdicts.verdict(text, reader.catalog, reader.lexis),
-            None => opaque("a malformed message"),
-        };
         self.texts.push(Rc::clone(&verdict));
         self.judge(Rc::clone(&verdict));
         if verdict.effect != Effect::Read && text.is_some_and(|text| names_statements(&verdict, text)) {
@@ -182,7 +216,8 @@ impl Unit {
 
     fn parse(&mut self, body: &[u8], reader: &mut Reader<'_>) {
         let parse = frontend::parse(body);
-        let verdict = self.text(parse.map(|parse| parse.text), reader);
+        let verdict = parse.map_or_else(malformed, |parse| reader.texts.verdict_of_parse(parse.rest));
+        let verdict = self.text(parse.map(|parse| parse.text), verdict);
         if let Some(parse) = parse {
             self.name(b'S', parse.name, verdict);
         }
@@ -268,16 +303,16 @@ pub fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
 pub fn statement_verdict(name: &[u8], reader: &mut Reader<'_>) -> Option<Rc<Verdict>> {
     if name.is_empty() {
         let (_, rest, _) = reader.statements.unnamed()?;
-        let text = &rest[..memchr::memchr(0, rest)?];
-        return Some(reader.verdicts.verdict(text, reader.catalog, reader.lexis));
+        return Some(reader.texts.verdict_of_parse(rest));
     }
     let statement = reader.statements.named(name)?;
-    if statement.catalog == reader.catalog.version && reader.lexis == Lexis::Standard {
+    let texts = &mut reader.texts;
+    let edition = texts.verdicts.edition(texts.catalog);
+    if statement.edition == edition && texts.lexis == Lexis::Standard && texts.refused == Refused::No {
         return Some(Rc::clone(&statement.verdict));
     }
-    let text = &statement.rest[..statement.text_length];
-    let verdict = reader.verdicts.verdict(text, reader.catalog, reader.lexis);
-    reader.statements.renew(name, Rc::clone(&verdict), reader.catalog.version);
+    let verdict = texts.verdict_of_parse(&statement.rest);
+    reader.statements.renew(name, Rc::clone(&verdict), texts.verdicts.edition(texts.catalog));
     Some(verdict)
 }
 
@@ -299,6 +334,10 @@ pub fn opaque(why: &str) -> Rc<Verdict> {
         hint: None,
         statements: 1,
     })
+}
+
+fn malformed() -> Rc<Verdict> {
+    opaque("a malformed message")
 }
 
 /// A name that nobody prepared: the primary says so.

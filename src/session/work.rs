@@ -128,6 +128,9 @@ pub(super) enum Replay {
     Again,
 }
 
+/// The metrics' word for SQLSTATE 25006.
+pub(super) const READ_ONLY: &str = "read_only";
+
 /// What kept a unit from being answered where it was sent first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Setback {

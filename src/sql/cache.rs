@@ -32,6 +32,8 @@ pub struct VerdictCache {
     /// The key being built; reused, so that a hit allocates nothing.
     key: Vec<u8>,
     unusual: Rc<Verdict>,
+    /// How often something was learned; see `edition`.
+    lessons: u64,
     stats: Stats,
 }
 
@@ -79,6 +81,7 @@ impl VerdictCache {
             hand: 0,
             key: Vec::new(),
             unusual: Rc::new(unusual),
+            lessons: 0,
             stats: Stats::default(),
         }
     }
@@ -110,6 +113,25 @@ impl VerdictCache {
                 verdict
             }
         }
+    }
+
+    /// A replica refused this text as a write although it was let go there: the snapshot does not tell what it does. Until
+    /// there is another one the text goes to the primary.
+    pub fn learn(&mut self, sql: &[u8], catalog: &Catalog) {
+        let verdict = self.verdict(sql, catalog, Lexis::Standard);
+        if verdict.effect != Effect::Read {
+            return;
+        }
+        // `key` is still the one that this verdict lies under.
+        let learned = Verdict { effect: Effect::Primary, reason: Reason::Learned, ..(*verdict).clone() };
+        self.store(Stored::Verdict(Rc::new(learned)), catalog.version);
+        self.lessons += 1;
+    }
+
+    /// Verdicts that somebody keeps are good for as long as this number stays: it is another one when the catalog
+    /// changed or something was learned.
+    pub fn edition(&self, catalog: &Catalog) -> u64 {
+        catalog.version ^ (self.lessons << 40)
     }
 
     pub fn bytes(&self) -> usize {

@@ -76,6 +76,7 @@ pub enum Reason {
     Explain,
     Copy(String),
     NoCatalog,
+    Learned,
 }
 
 impl Reason {
@@ -102,6 +103,7 @@ impl Reason {
             Reason::Explain => "explain",
             Reason::Copy(_) => "copy",
             Reason::NoCatalog => "no_catalog",
+            Reason::Learned => "learned",
         }
     }
 }
@@ -129,6 +131,7 @@ impl fmt::Display for Reason {
             Reason::Explain => write!(f, "EXPLAIN shows the primary's plan"),
             Reason::Copy(what) => write!(f, "COPY {what}"),
             Reason::NoCatalog => write!(f, "the catalog is not loaded yet"),
+            Reason::Learned => write!(f, "a replica refused it as a write"),
         }
     }
 }

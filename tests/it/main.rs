@@ -12,6 +12,7 @@ mod hostile;
 mod isolation;
 mod limits;
 mod login;
+mod oracle;
 mod routing;
 mod tls;
 mod transcripts;

@@ -7,6 +7,7 @@ use tokio_postgres::SimpleQueryMessage;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::front::{self, Front};
+use crate::harness::raw::{RawSession, say, tags};
 use crate::harness::{Session, wait};
 
 /// pgweir moves reads once it knows the catalog and a replica has caught up; both take a moment after the start.
@@ -252,4 +253,76 @@ async fn row_of(session: &Session, sql: &str) -> Vec<String> {
             _ => None,
         })
         .expect("a row")
+}
+
+const TURNCOAT: &str = "
+DROP SCHEMA IF EXISTS turncoat CASCADE;
+CREATE SCHEMA turncoat;
+CREATE TABLE turncoat.log (n int);
+CREATE FUNCTION turncoat.f() RETURNS bigint LANGUAGE sql AS 'SELECT count(*) FROM turncoat.log';
+CREATE FUNCTION turncoat.check(text) RETURNS bool LANGUAGE plpgsql AS 'BEGIN INSERT INTO turncoat.log VALUES (0); RETURN true; END';
+CREATE DOMAIN turncoat.checked AS text CHECK (turncoat.check(VALUE));
+GRANT USAGE ON SCHEMA turncoat TO PUBLIC;
+GRANT SELECT, INSERT ON turncoat.log TO PUBLIC;";
+
+/// Nobody tells pgweir of DDL that does not pass through it. Until it looks at the catalog again, a function that has
+/// begun to write is still let go to a replica, which refuses it: the client hears the primary's answer, and from then on
+/// the statement goes there at once.
+#[tokio::test]
+async fn a_function_that_begins_to_write_unseen_is_tried_on_a_replica_once() {
+    let cluster = front::shared_cluster().await;
+    cluster.primary.run_in("app", TURNCOAT).await;
+    cluster.wait_for_replay().await;
+    let front = front::with(&[("routing.catalog_poll", "\"1h\"")]).await;
+    let session = front.connect("traced").await;
+    let prepared = session.prepare("SELECT /* turncoat-prepared */ turncoat.f()").await.expect("it is prepared");
+    if front.proxy().is_some() {
+        wait::until("the function runs on a replica", || async {
+            assert_eq!(session.value("SELECT /* turncoat-simple */ turncoat.f()").await, "0");
+            assert_eq!(session.query_one(&prepared, &[]).await.expect("a read").get::<_, i64>(0), 0);
+            ["turncoat-simple", "turncoat-prepared"].iter().all(|marker| front.runs_of(marker)[1..] != [0, 0])
+        })
+        .await;
+    }
+    let writes = "CREATE OR REPLACE FUNCTION turncoat.f() RETURNS bigint LANGUAGE sql AS
+                  'INSERT INTO turncoat.log VALUES (1) RETURNING (SELECT count(*) FROM turncoat.log)'";
+    cluster.primary.run_in("app", writes).await;
+    cluster.wait_for_replay().await;
+    for expected in (0..20).step_by(2) {
+        let simple = session.value("SELECT /* turncoat-simple */ turncoat.f()").await;
+        assert_eq!(simple, expected.to_string(), "it ran once, and on the primary");
+        let again = session.query_one(&prepared, &[]).await.expect("the primary's answer");
+        assert_eq!(again.get::<_, i64>(0), expected + 1);
+        // A write of this session's keeps it from the replicas until they have it.
+        cluster.wait_for_replay().await;
+    }
+    if let Some(proxy) = front.proxy() {
+        let refused = proxy.metrics().sum("pgweir_retries_total", &[("reason", "read_only")]);
+        assert!((1.0..=2.0).contains(&refused), "each text was tried at most once: {refused}");
+    }
+}
+
+/// Binding a value of a domain runs its checks, and a client may declare that type by number: no name tells of it.
+#[tokio::test]
+async fn a_parameter_of_a_type_that_writes_is_bound_on_the_primary() {
+    let cluster = front::shared_cluster().await;
+    cluster.primary.run_in("app", &TURNCOAT.replace("turncoat", "declared")).await;
+    let front = front::with(&[]).await;
+    let warm = front.connect("traced").await;
+    if front.proxy().is_some() {
+        reads_have_moved(&front, &warm, "declared").await;
+    }
+    let oid = warm.value("SELECT 'declared.checked'::regtype::oid").await.parse().expect("a number");
+    let mut session = RawSession::log_in(front.port(), "traced");
+    for (name, sql) in [("", "SELECT /* declared-unnamed */ $1"), ("named", "SELECT /* declared-named */ $1")] {
+        let value: &[Option<&[u8]>] = &[Some(b"x")];
+        let bytes = [say::parse(name, sql, &[oid]), say::bind("", name, value, &[]), say::execute("", 0), say::sync()];
+        session.send(&bytes.concat());
+        assert_eq!(tags(&session.read_until(b'Z')), "12DCZ", "{sql}");
+        session.send(&[say::bind("", name, value, &[]), say::execute("", 0), say::sync()].concat());
+        assert_eq!(tags(&session.read_until(b'Z')), "2DCZ", "{sql}");
+    }
+    for marker in ["declared-unnamed", "declared-named"] {
+        assert_eq!(front.runs_of(marker)[1..], [0, 0], "not even tried there");
+    }
 }

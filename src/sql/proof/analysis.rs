@@ -301,6 +301,9 @@ impl<'a> Analysis<'a> {
         for row in &self.rows.types {
             let object = Object::Type(row.oid);
             let named = named(&row.schema, graph.why(object), graph.conduct_of(object));
+            if named.safety == Safety::Safe {
+                catalog.parameters.insert(row.oid);
+            }
             catalog.types.entry(row.name.as_str().into()).or_default().push(named);
         }
         for row in self.rows.relations.iter().filter(|r| r.kind != "c") {
