@@ -43,6 +43,8 @@ struct Greeting {
     notices: Arc<[u8]>,
     parameters: Arc<[(String, String)]>,
     pid: u32,
+    /// The settings that it answered; sessions with the same share them.
+    startup: Arc<Settings>,
 }
 
 impl Greeting {
@@ -100,9 +102,9 @@ impl Session {
         mut client: Stream,
         request: &StartupRequest,
         credentials: Credentials,
-    ) -> Result<Session, Refusal> {
-        let startup = Arc::new(startup_settings(request));
-        let rules = Rc::new(shared.rules(&request.database, &request.user));
+    ) -> Result<Box<Session>, Refusal> {
+        let mut startup = Arc::new(startup_settings(request));
+        let rules = shared.rules(&request.database, &request.user);
         let home = Home::default();
         let (greeting, connection) = match greet(worker, shared, request, (&credentials, &home), &startup).await {
             Ok(greeting) => greeting,
@@ -125,12 +127,15 @@ impl Session {
         }
         backend::put_backend_key_data(&mut words, cancel.pid(), cancel.secret());
         backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
+        if greeting.startup == startup {
+            startup = greeting.startup;
+        }
         // A client that is gone is found out by the first read.
         drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
         let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
         machine.set_home(connection);
-        Ok(Session {
+        Ok(Box::new(Session {
             id,
             worker: Rc::clone(worker),
             shared: Arc::clone(shared),
@@ -164,7 +169,7 @@ impl Session {
             account: worker.metrics.account(&request.database, &request.user),
             cancel,
             rules,
-        })
+        }))
     }
 }
 
@@ -258,7 +263,12 @@ async fn greet(
         }
     }
     lease.state.settings = Arc::clone(startup);
-    let greeting = Greeting { notices: notices.into(), parameters: lease.parameters().into(), pid: lease.pid() };
+    let greeting = Greeting {
+        notices: notices.into(),
+        parameters: lease.parameters().into(),
+        pid: lease.pid(),
+        startup: Arc::clone(startup),
+    };
     settle_in(&mut lease, home);
     let connection = lease.id.0;
     lease.release();

@@ -33,9 +33,10 @@ pub mod login;
 pub mod refusal;
 pub mod startup;
 
+use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -67,7 +68,7 @@ pub struct Shared {
     cancels: Arc<Cancels>,
     /// What clients are told after the login.
     pub greetings: Greetings,
-    sections: ArcSwap<Sections>,
+    in_force: ArcSwap<InForce>,
     sessions: AtomicU64,
 }
 
@@ -80,7 +81,46 @@ pub struct Sections {
     pub limits: LimitsConfig,
 }
 
+/// A configuration, and what it means for each database and user: sessions that log in alike share it.
+struct InForce {
+    sections: Sections,
+    /// Locked at logins only.
+    rules: Mutex<HashMap<(Box<str>, Box<str>), Arc<Rules>>>,
+}
+
+/// Rules kept at most: clients may ask for databases that there are not.
+const RULES_KEPT: usize = 1000;
+
+impl InForce {
+    fn new(sections: Sections) -> InForce {
+        InForce { sections, rules: Mutex::default() }
+    }
+
+    fn rules(&self, database: &str, user: &str) -> Arc<Rules> {
+        let mut known = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= RULES_KEPT {
+            known.clear();
+        }
+        let rules = || Arc::new(self.sections.rules(database, user));
+        Arc::clone(known.entry((database.into(), user.into())).or_insert_with(rules))
+    }
+}
+
 impl Sections {
+    fn rules(&self, database: &str, user: &str) -> Rules {
+        let pool = self.pool_config(database, user);
+        Rules {
+            routing: self.routing.clone(),
+            cluster: self.cluster.clone(),
+            held_request: self.limits.held_request,
+            session_statements: self.limits.session_statements,
+            server_statements: pool.statements,
+            checkout_timeout: pool.checkout_timeout,
+            session_pooling: pool.mode == PoolMode::Session,
+            user: user.into(),
+        }
+    }
+
     /// The pool settings of this database and user: the first exception that matches, or the rule.
     fn pool_config(&self, database: &str, user: &str) -> &PoolConfig {
         let matches = |wanted: &Option<String>, value: &str| wanted.as_deref().is_none_or(|wanted| wanted == value);
@@ -108,30 +148,19 @@ impl Shared {
             acceptor,
             cancels: Cancels::new(),
             greetings: Greetings::default(),
-            sections: ArcSwap::from_pointee(sections),
+            in_force: ArcSwap::from_pointee(InForce::new(sections)),
             sessions: AtomicU64::new(1),
         }
     }
 
     /// For sessions that begin from now on.
     pub fn reconfigure(&self, sections: Sections, auth: Arc<Auth>) {
-        self.sections.store(Arc::new(sections));
+        self.in_force.store(Arc::new(InForce::new(sections)));
         self.auth.store(auth);
     }
 
-    fn rules(&self, database: &str, user: &str) -> Rules {
-        let sections = self.sections.load();
-        let pool = sections.pool_config(database, user);
-        Rules {
-            routing: sections.routing.clone(),
-            cluster: sections.cluster.clone(),
-            held_request: sections.limits.held_request,
-            session_statements: sections.limits.session_statements,
-            server_statements: pool.statements,
-            checkout_timeout: pool.checkout_timeout,
-            session_pooling: pool.mode == PoolMode::Session,
-            user: user.into(),
-        }
+    fn rules(&self, database: &str, user: &str) -> Arc<Rules> {
+        self.in_force.load().rules(database, user)
     }
 
     fn next_session(&self) -> u64 {
@@ -142,10 +171,29 @@ impl Shared {
 /// One accepted socket. Never fails: what goes wrong is told to the client and counted.
 pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer: String) {
     worker.metrics.client_opened();
-    let patience = shared.sections.load().limits.login_timeout;
+    // In a box that is dropped afterwards: ten thousand idle sessions must not keep the room that their logins took.
+    if let Some(session) = Box::pin(admit(&worker, &shared, stream, &peer)).await {
+        let id = session.id();
+        let end = session.run().await;
+        match &end {
+            SessionEnd::Error(error) => {
+                info!(session = id, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
+            }
+            SessionEnd::Violation => info!(session = id, peer, "session ended: invalid message length"),
+            SessionEnd::Client | SessionEnd::Server => debug!(session = id, peer, ?end, "session ended"),
+        }
+    }
+    worker.metrics.client_closed();
+}
+
+/// Everything up to a session that was greeted. `None`: the connection was for something else, or did not come so far.
+async fn admit(worker: &Rc<Worker>, shared: &Arc<Shared>, stream: Stream, peer: &str) -> Option<Box<Session>> {
+    let patience = shared.in_force.load().sections.limits.login_timeout;
     let startup = tokio::time::timeout(patience, startup::negotiate(stream, shared.acceptor.as_deref())).await;
     match startup.ok() {
-        Some(Ok(Startup::Session { stream, request })) => serve_session(&worker, &shared, stream, request, &peer).await,
+        Some(Ok(Startup::Session { stream, request })) => {
+            return open_session(worker, shared, stream, request, peer).await;
+        }
         Some(Ok(Startup::Cancel { stream, key })) => {
             match shared.cancels.cancel(key.pid, &key.secret).await {
                 CancelOutcome::Delivered => worker.metrics.cancel_delivered(),
@@ -164,17 +212,17 @@ pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer
             info!(peer, "client did not log in within login_timeout");
         }
     }
-    worker.metrics.client_closed();
+    None
 }
 
-async fn serve_session(
+async fn open_session(
     worker: &Rc<Worker>,
     shared: &Arc<Shared>,
     mut stream: Stream,
     request: StartupRequest,
     peer: &str,
-) {
-    let patience = shared.sections.load().limits.login_timeout;
+) -> Option<Box<Session>> {
+    let patience = shared.in_force.load().sections.limits.login_timeout;
     let auth = shared.auth.load_full();
     let login = login::authenticate(&mut stream, &request, &auth);
     let credentials = match tokio::time::timeout(patience, login).await.ok() {
@@ -182,40 +230,33 @@ async fn serve_session(
         // psql leaves so when it must first ask its user for the password: that is no failure.
         Some(Err(login::LoginError::Closed)) => {
             debug!(peer, user = request.user, "the client left before it had logged in");
-            return;
+            return None;
         }
         Some(Err(error)) => {
             worker.metrics.login_failed();
             info!(peer, user = request.user, database = request.database, %error, "login failed");
-            return;
+            return None;
         }
         None => {
             worker.metrics.login_failed();
             info!(peer, user = request.user, "client did not log in within login_timeout");
-            return;
+            return None;
         }
     };
     if request.replication.is_some() {
         replication::serve(worker, shared, stream, &request, &credentials).await;
-        return;
+        return None;
     }
     match Session::open(worker, shared, stream, &request, credentials).await {
         Ok(session) => {
-            let id = session.id();
-            debug!(session = id, peer, user = request.user, database = request.database, "session opened");
-            let end = session.run().await;
-            match &end {
-                SessionEnd::Error(error) => {
-                    info!(session = id, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
-                }
-                SessionEnd::Violation => info!(session = id, peer, "session ended: invalid message length"),
-                SessionEnd::Client | SessionEnd::Server => debug!(session = id, peer, ?end, "session ended"),
-            }
+            debug!(session = session.id(), peer, user = request.user, database = request.database, "session opened");
+            Some(session)
         }
         Err(mut refused) => {
             worker.metrics.login_failed();
             info!(peer, user = request.user, database = request.database, error = refused.why, "session refused");
             refused.tell().await;
+            None
         }
     }
 }

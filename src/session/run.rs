@@ -57,7 +57,7 @@ pub struct Session {
     pub(super) id: u64,
     pub(super) worker: Rc<Worker>,
     pub(super) shared: Arc<Shared>,
-    pub(super) rules: Rc<Rules>,
+    pub(super) rules: Arc<Rules>,
     pub(super) client: Stream,
     pub(super) client_side: ClientSide,
     pub(super) farewell: Option<Timer>,
@@ -106,14 +106,14 @@ impl Session {
     }
 
     /// Until the client goes, the node ends it, or something is wrong beyond repair.
-    pub async fn run(mut self) -> SessionEnd {
+    pub async fn run(mut self: Box<Self>) -> SessionEnd {
         let end = loop {
             let event = poll_fn(|cx| self.poll_event(cx)).await;
             if let Err(end) = self.on_event(event) {
                 break end;
             }
         };
-        self.finish(&end).await;
+        Box::pin(self.finish(&end)).await;
         end
     }
 
