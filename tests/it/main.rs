@@ -2,7 +2,10 @@
 //! With PGWEIR_IT_DIRECT=1 every test runs against PostgreSQL itself, which proves the test.
 
 mod cancel;
+mod chaos;
+mod checker;
 mod clients;
+mod conflicts;
 mod consistency;
 mod copy;
 mod demo;
@@ -13,6 +16,7 @@ mod isolation;
 mod limits;
 mod login;
 mod oracle;
+mod read_only;
 mod routing;
 mod tls;
 mod transcripts;
