@@ -208,6 +208,7 @@ impl Machine {
         let verdict = self.next_verdict(text, env);
         self.trace(&verdict);
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
+        self.own_names_for(&verdict, text, io, link);
         self.forget_unnamed();
         link.state.unnamed = None;
         self.work.end = Some(End::Query);
@@ -240,6 +241,7 @@ impl Machine {
             io.to_server.pass(range);
             return None;
         };
+        self.own_names_for(&verdict, Some(parse.text), io, link);
         if parse.name.is_empty() {
             if let Some(text) = self.deallocated(&verdict, io, link) {
                 let rest = [text.as_bytes(), &parse.rest[parse.text.len()..]].concat();

@@ -45,7 +45,8 @@ impl Pins {
 
     /// What a read may depend on: it must then run where the pin is.
     pub fn hold_reads(self) -> bool {
-        self.contains(Pin::TempObjects) || self.contains(Pin::RandomSeed) || self.contains(Pin::Opaque)
+        // Who was told a process ID may end or cancel what runs there.
+        [Pin::TempObjects, Pin::RandomSeed, Pin::Opaque, Pin::BackendPid].into_iter().any(|pin| self.contains(pin))
     }
 
     /// What DISCARD ALL does not undo: the connection cannot serve another session afterwards.

@@ -174,7 +174,7 @@ impl Unit {
         };
         self.texts.push(Rc::clone(&verdict));
         self.judge(Rc::clone(&verdict));
-        if verdict.effect != Effect::Read && text.is_some_and(|text| names_statements(&verdict, text)) {
+        if text.is_some_and(|text| names_statements(&verdict, text)) {
             self.names_statements = NamesStatements::Yes;
         }
         verdict
@@ -237,7 +237,10 @@ impl Unit {
 }
 
 /// EXECUTE, EXPLAIN EXECUTE, DEALLOCATE among others, or a look into pg_prepared_statements.
-fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+pub(super) fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+    if verdict.effect == Effect::Read {
+        return false;
+    }
     if verdict.statements > 1 && verdict.acts.iter().any(|act| matches!(act, Act::Deallocate { .. })) {
         return true;
     }
