@@ -202,6 +202,12 @@ impl Slot {
     }
 }
 
+/// Stops what runs on a server connection that its session gave up.
+pub async fn stop(target: Arc<CancelTarget>) {
+    let under_way = target.begin();
+    deliver(&target, under_way).await;
+}
+
 /// Tells the node, and waits until it closes the connection: then its signal was sent.
 async fn deliver(target: &CancelTarget, under_way: CancelUnderWay) -> CancelOutcome {
     let sent = async {

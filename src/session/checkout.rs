@@ -19,6 +19,9 @@ use crate::routing::Target;
 /// How soon a primary that could not be reached is tried again, if nothing is heard of it earlier.
 const PRIMARY_RETRY: Duration = Duration::from_millis(50);
 
+/// A read on a connection that was just opened waits so long for the first probe behind it; one takes milliseconds.
+const OBSERVATION_PATIENCE: Duration = Duration::from_millis(250);
+
 /// What became of a request for a server connection.
 pub(super) enum Answer {
     /// `Session::lease` is it.
@@ -27,6 +30,8 @@ pub(super) enum Answer {
     Wait,
     /// Ask the machine once more.
     Again,
+    /// Ask it once more when the replica has been observed, or after so long.
+    Unobserved(Duration),
     Failed(ClientError),
 }
 
@@ -61,6 +66,11 @@ impl Session {
         let role = if matches!(target, Target::Replica(_)) { Role::Replica } else { Role::Primary };
         let home = self.machine.home().map(crate::pool::ConnectionId);
         match pool.checkout(&self.worker, role, home, deadline) {
+            Checkout::Ready(lease) if self.is_unproven(&lease) => {
+                lease.release();
+                self.lease = self.parked.take();
+                Ok(self.await_observation(node))
+            }
             Checkout::Ready(lease) => {
                 self.adopt(lease);
                 Ok(Answer::Ready)
@@ -78,6 +88,13 @@ impl Session {
             return Ok(());
         };
         match result {
+            Ok(lease) if self.is_unproven(&lease) => {
+                // Decided anew at once, and then it waits for the observation.
+                lease.release();
+                self.lease = self.parked.take();
+                self.machine.reconsider();
+                Ok(())
+            }
             Ok(lease) => {
                 self.adopt(lease);
                 let mut own = self.worker.take_buffer();
@@ -146,8 +163,7 @@ impl Session {
     fn on_refused(&mut self, target: Target, error: CheckoutError) -> Answer {
         if let (Target::Replica(node), false) = (target, matches!(error, CheckoutError::Shutdown)) {
             // A replica's failure is not the client's: another one, or the primary.
-            self.worker.metrics.retry("checkout_failed");
-            self.machine.on_lost_lease(node);
+            self.machine.on_lost_lease(node, trouble(&error));
             return Answer::Again;
         }
         match error {
@@ -161,6 +177,22 @@ impl Session {
                 ..ClientError::unreachable("primary", &other.to_string())
             }),
         }
+    }
+
+    fn is_unproven(&self, lease: &Lease) -> bool {
+        is_replica(lease) && !self.machine.has_observed(lease.probes_at_open)
+    }
+
+    /// The connection is younger than what is known of its replica; the next probe will tell.
+    fn await_observation(&mut self, node: NodeId) -> Answer {
+        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
+        let left = OBSERVATION_PATIENCE.saturating_sub(waited);
+        if left.is_zero() {
+            self.machine.on_lost_lease(node, "replica_behind");
+            return Answer::Again;
+        }
+        self.machine.reconsider();
+        Answer::Unobserved(left)
     }
 
     /// There is no primary, or not where we thought: it may be failing over.
@@ -263,6 +295,16 @@ async fn clean(mut lease: Lease) {
         let worn = lease.state.worn;
         lease.state = crate::pool::state::ConnectionState { worn, ..Default::default() };
         lease.release();
+    }
+}
+
+/// Why a replica gave no connection, in the metrics' words.
+fn trouble(error: &CheckoutError) -> &'static str {
+    match error {
+        CheckoutError::Timeout { .. } => "checkout_timeout",
+        CheckoutError::Refused { sqlstate, .. } => super::replies::refusal(sqlstate.as_bytes()),
+        CheckoutError::WrongRole { .. } => "wrong_role",
+        CheckoutError::Connect { .. } | CheckoutError::Shutdown => "connect_failed",
     }
 }
 

@@ -27,6 +27,8 @@ pub(super) enum Event {
     Lease(Result<Lease, CheckoutError>),
     /// Something that the unit waits for may have come true.
     Again,
+    /// A replica has been silent for too long.
+    Stalled,
     Shutdown,
 }
 
@@ -59,6 +61,9 @@ impl Session {
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientLost),
                 Poll::Pending => {}
             }
+        }
+        if self.poll_stall(cx) {
+            return Poll::Ready(Event::Stalled);
         }
         self.poll_waiting(cx)
     }

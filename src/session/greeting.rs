@@ -147,6 +147,8 @@ impl Session {
             parked: None,
             waiter: None,
             waiting: None,
+            stall: None,
+            heard: 0,
             inbox: Vec::new(),
             reading_unit: true,
             cancelled: false,
@@ -219,8 +221,9 @@ async fn greet(
             Some(pool) => checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await.ok(),
             None => None,
         };
+        // Without a connection a number of our own: another session's process must not be taken for this one's.
+        greeting.pid = lease.as_ref().map_or_else(|| shared.cancels.next_pid(), |lease| lease.pid());
         let connection = lease.map(|mut lease| {
-            greeting.pid = lease.pid();
             settle_in(&mut lease, home);
             let id = lease.id.0;
             lease.release();
@@ -231,7 +234,7 @@ async fn greet(
     if let Some(greeting) = shared.greetings.alike(&key)
         && is_exhausted(shared, request, credentials)
     {
-        return Ok((greeting.with(startup), None));
+        return Ok((Greeting { pid: shared.cancels.next_pid(), ..greeting.with(startup) }, None));
     }
     let mut lease = first_lease(worker, shared, request, credentials).await?;
     let (mut query, mut notices) = (Vec::new(), Vec::new());

@@ -45,6 +45,16 @@ impl Machine {
         }
     }
 
+    /// The replica has been silent for too long. `AwaitReply`: its answer has to be waited for all the same.
+    pub fn on_stall(&mut self, node: NodeId) -> Step {
+        if !self.may_replay(LinkRole::Replica) {
+            return Step::AwaitReply;
+        }
+        let step = self.replay(node, LinkRole::Replica);
+        self.setback = Setback::Lost("stalled");
+        step
+    }
+
     fn may_replay(&self, role: LinkRole) -> bool {
         let again = match role {
             LinkRole::Replica => self.work.replay != Replay::Never,
@@ -68,7 +78,9 @@ impl Machine {
             block => block,
         };
         if self.phase == Phase::Running || role == LinkRole::Primary {
-            self.setback = Setback::Lost(node);
+            let refused = self.work.fate == Fate::Refused;
+            self.setback = Setback::Lost(if refused { self.refusal } else { "connection_lost" });
+            self.avoid.push(node);
         }
         self.status = TransactionStatus::Idle;
         self.phase = Phase::Ready;

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::audit::Audit;
 use super::pins::Pins;
 use super::pipeline::{Owed, Pipeline};
@@ -141,6 +143,10 @@ pub struct Machine {
     pub(super) audit: Option<Box<Audit>>,
     pub(super) traces: Traces,
     pub(super) setback: Setback,
+    /// Nodes that failed to answer the unit at hand: it may fail on each of them once.
+    pub(super) avoid: SmallVec<[NodeId; 2]>,
+    /// Which observation of the replica the decision rests on.
+    pub(super) observation: u64,
     pub(super) arrived: Option<u64>,
     pub(super) decision: Option<routing::Reason>,
     /// Server names in use by this unit and what the client calls them, for errors that name them.
@@ -194,6 +200,8 @@ impl Machine {
             audit: None,
             traces: Traces::default(),
             setback: Setback::None,
+            avoid: SmallVec::new(),
+            observation: 0,
             arrived: None,
             decision: None,
             aliases: Vec::new(),
@@ -356,8 +364,20 @@ impl Machine {
     }
 
     /// The server connection cannot be had: another replica, or the primary. Call `on_client` again.
-    pub fn on_lost_lease(&mut self, node: NodeId) {
-        self.setback = Setback::Lost(node);
+    pub fn on_lost_lease(&mut self, node: NodeId, why: &'static str) {
+        self.setback = Setback::Lost(why);
+        self.avoid.push(node);
+        self.reconsider();
+    }
+
+    /// Whether what the decision rests on was observed after a connection to the replica was opened that noted this
+    /// number: one that was opened later may lead to a replica that crashed in between and came back older.
+    pub fn has_observed(&self, probes_at_open: u64) -> bool {
+        self.observation > probes_at_open
+    }
+
+    /// The server connection came too early: what is known of the replica is older. Decide once more.
+    pub fn reconsider(&mut self) {
         self.phase = Phase::Ready;
         self.unit.reset();
     }

@@ -43,9 +43,9 @@ impl Pins {
         ALL.into_iter().filter(move |pin| self.contains(*pin))
     }
 
-    /// What a read may depend on: it must then run where the pin is.
+    /// What a read may depend on: it must then run where the pin is. Who asked for the process may cancel or end it, and
+    /// means whatever it is doing.
     pub fn hold_reads(self) -> bool {
-        // Who was told a process ID may end or cancel what runs there.
         [Pin::TempObjects, Pin::RandomSeed, Pin::Opaque, Pin::BackendPid].into_iter().any(|pin| self.contains(pin))
     }
 

@@ -328,10 +328,11 @@ impl Machine {
 }
 
 /// What kind of trouble a replica had, in the metrics' words.
-fn refusal(sqlstate: &[u8]) -> &'static str {
+pub(super) fn refusal(sqlstate: &[u8]) -> &'static str {
     match sqlstate {
         b"40001" | b"40P01" | b"57P04" => "recovery_conflict",
         b"25006" => "read_only",
+        b"53300" => "too_many_connections",
         b"42501" => "permission",
         b"57P01" | b"57P02" | b"57P03" => "shutdown",
         code if code.starts_with(b"42") || code.starts_with(b"3") => "missing_object",

@@ -164,12 +164,12 @@ impl Machine {
             global: env.global,
             waited: env.waited,
             dice: env.dice,
-            avoid: match self.setback {
-                Setback::Lost(node) => Some(node),
-                _ => None,
-            },
+            avoid: &self.avoid,
         };
         let decision = routing::decide(&request, env.view, &env.rules.routing, &env.rules.cluster);
+        if let Target::Replica(node) = decision.target {
+            self.observation = env.view.node(node).map_or(0, |node| node.observation);
+        }
         (decision.target, decision.reason)
     }
 
@@ -289,6 +289,7 @@ impl Machine {
         self.unit.reset();
         self.arrived = None;
         self.setback = Setback::None;
+        self.avoid.clear();
         self.undo.clear();
         self.aliases.clear();
     }

@@ -74,8 +74,7 @@ impl Machine {
             statements,
             setback: match self.setback {
                 Setback::None => None,
-                Setback::Lost(_) => Some("connection_lost"),
-                Setback::Refused(why) => Some(why),
+                Setback::Lost(why) | Setback::Refused(why) => Some(why),
             },
         });
     }

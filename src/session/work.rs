@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use super::unit::End;
-use crate::cluster::NodeId;
 use crate::routing::Target;
 use crate::sql::{TransactionModes, Verdict};
 
@@ -127,8 +126,8 @@ pub(super) enum Replay {
 pub(super) enum Setback {
     #[default]
     None,
-    /// The replica went away.
-    Lost(NodeId),
+    /// A node that was to answer, or was about to, did not (the metrics' word for it): it is among those to avoid.
+    Lost(&'static str),
     /// The replica answered with an error (the metrics' word for it): only the primary's word counts.
     Refused(&'static str),
 }

@@ -13,4 +13,5 @@ mod isolation;
 mod limits;
 mod login;
 mod routing;
+mod tls;
 mod transcripts;

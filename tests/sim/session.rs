@@ -147,7 +147,7 @@ impl Session {
                 world.broken.push(format!("session {} parks twice", self.id));
             }
             if node > 0 && world.dice.one_in(20) {
-                self.machine.on_lost_lease(pgweir::cluster::NodeId(node as u16));
+                self.machine.on_lost_lease(pgweir::cluster::NodeId(node as u16), "connect_failed");
                 self.lease = self.parked.take();
                 continue;
             }

@@ -88,6 +88,7 @@ fn node(id: usize) -> NodeView {
         lag: Some(Duration::ZERO),
         lag_bytes: Some(0),
         lag_observed: Some(Duration::ZERO),
+        answered: None,
         weight: 1,
         stats: Arc::new(stats),
         facts: Arc::new(NodeFacts::default()),
