@@ -11,7 +11,6 @@ use super::unit::{End, opaque, statement_verdict};
 use super::vacate;
 use super::work::{CopyIn, Forward, Piecemeal, Traces};
 use crate::pool::state::server_name;
-use crate::protocol::TransactionStatus;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
