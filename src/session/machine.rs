@@ -387,3 +387,7 @@ impl Machine {
         self.begin(io, link);
     }
 }
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
