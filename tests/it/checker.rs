@@ -227,7 +227,7 @@ async fn write_outside(world: Arc<World>, session: Session, register: usize) {
 
 /// Reads what others write: never older than before, nor than the level promises.
 async fn watch(world: Arc<World>, pair: Pair, seed: usize) {
-    let mut newest = vec![0; REGISTERS];
+    let mut newest = [0; REGISTERS];
     let mut round = seed;
     while world.goes_on() {
         round += 1;
