@@ -79,6 +79,27 @@ async fn other_transactions_run_whole_on_the_primary() {
     }
 }
 
+/// The replica goes while the client thinks: the block goes on where it can.
+#[tokio::test]
+async fn a_read_only_transaction_outlives_its_replica() {
+    let front = front::alone("outlives", &[]).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    let session = front.connect("traced").await;
+    moved(&front, &session).await;
+    for round in 0..5 {
+        session.batch_execute("BEGIN READ ONLY").await.expect("it is opened");
+        assert_eq!(session.value("SELECT name FROM numbers WHERE id = 1").await, "number 1");
+        for replica in &front.cluster.replicas {
+            replica.ask("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = 'traced'").await;
+        }
+        assert_eq!(session.value("SHOW transaction_read_only").await, "on", "round {round}");
+        assert_eq!(session.value("SELECT name FROM numbers WHERE id = 2").await, "number 2");
+        session.batch_execute("COMMIT").await.expect("it is ended");
+    }
+}
+
 /// What a standby answers otherwise, or not at all (each in a block of its own, after a read that ran on a replica).
 #[tokio::test]
 async fn in_a_read_only_transaction_the_primarys_answer_counts() {
