@@ -70,19 +70,13 @@ pub struct NodeView {
     /// The same bound at the moment when the replica answered: what compares replicas with each other, since `lag` also
     /// grows between their probes. `None` too while its answer is overdue.
     pub lag_observed: Option<Duration>,
+    /// When it last answered a probe.
+    pub answered: Option<Instant>,
     /// Set in the node's configuration; a heavier node takes more reads.
     pub weight: u32,
     pub stats: Arc<NodeStats>,
     /// What changes rarely.
     pub facts: Arc<NodeFacts>,
-}
-
-impl NodeView {
-    /// Whether the observation speaks of a server connection that noted `probes_at_open` when it was opened: only one that
-    /// was asked for afterwards does, since a replica that crashed in between may have come back older.
-    pub fn speaks_of(&self, probes_at_open: u64) -> bool {
-        self.observation > probes_at_open
-    }
 }
 
 /// What a node said of itself beyond its position, for people and for whoever opens connections to it.

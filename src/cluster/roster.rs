@@ -320,6 +320,7 @@ impl Roster {
                 lag: comparable.and_then(|replay| self.log.lag(replay, now)),
                 lag_bytes: comparable.and_then(|replay| self.log.lag_bytes(replay)),
                 lag_observed: entry.lag_observed.filter(|_| comparable.is_some() && prompt),
+                answered: entry.observed,
                 weight: entry.weight,
                 stats: Arc::clone(&entry.stats),
                 facts: Arc::clone(&entry.facts),

@@ -25,6 +25,7 @@ fn node(id: u16, role: Role, replay: u64) -> NodeView {
         lag: Some(Duration::from_millis(10)),
         lag_bytes: Some(0),
         lag_observed: Some(Duration::from_millis(10)),
+        answered: None,
         weight: 1,
         stats: Arc::new(NodeStats::default()),
         facts: Arc::new(NodeFacts::default()),

@@ -50,6 +50,7 @@ impl Default for RoutingConfig {
             on_no_replica: OnNoReplica::Primary,
             floor_wait: Duration::from_millis(10),
             hold_back: 64 << 10,
+            read_stall_timeout: Duration::from_secs(5),
             catalog_poll: Duration::from_secs(1),
         }
     }

@@ -139,6 +139,10 @@ pub struct RoutingConfig {
     pub floor_wait: Duration,
     /// Of an incomplete reply of a replica, so much is held back so that it can be run elsewhere; default 64KiB.
     pub hold_back: usize,
+    /// A replica that sends nothing of a read's reply for so long, and answers no probe either, is given up: another node
+    /// is asked. While it answers probes, it is the read that may be long, or one server process that stands still: six
+    /// times as long. Default 5s.
+    pub read_stall_timeout: Duration,
     /// How often changes of the catalog made elsewhere are looked for; default 1s.
     pub catalog_poll: Duration,
 }

@@ -113,6 +113,7 @@ pub struct RawRouting {
     pub on_no_replica: Option<String>,
     pub floor_wait: Option<Span>,
     pub hold_back: Option<Size>,
+    pub read_stall_timeout: Option<Span>,
     pub catalog_poll: Option<Span>,
 }
 

@@ -80,6 +80,7 @@ pub const KEYS: &[(&str, Kind)] = &[
     ("routing.on_no_replica", Kind::OnNoReplica),
     ("routing.floor_wait", Kind::Duration),
     ("routing.hold_back", Kind::Size),
+    ("routing.read_stall_timeout", Kind::Duration),
     ("routing.catalog_poll", Kind::Duration),
     ("cluster.probe_interval", Kind::Duration),
     ("cluster.fast_probe_interval", Kind::Duration),

@@ -124,6 +124,7 @@ fn routing(raw: raw::RawRouting, default: RoutingConfig) -> RoutingConfig {
         on_no_replica: raw.on_no_replica.and_then(|text| schema::on_no_replica(&text)).unwrap_or(default.on_no_replica),
         floor_wait: raw.floor_wait.map_or(default.floor_wait, |span| span.0),
         hold_back: raw.hold_back.map_or(default.hold_back, |size| size.0),
+        read_stall_timeout: raw.read_stall_timeout.map_or(default.read_stall_timeout, |span| span.0),
         catalog_poll: raw.catalog_poll.map_or(default.catalog_poll, |span| span.0),
     }
 }

@@ -48,6 +48,11 @@ impl ClientError {
         ClientError::new(Fault::Client, "FATAL", "08P01", message)
     }
 
+    /// The client's own cancel, in PostgreSQL's words.
+    pub fn canceled() -> ClientError {
+        ClientError::new(Fault::Client, "ERROR", "57014", "canceling statement due to user request")
+    }
+
     /// No server connection came free in time.
     pub fn checkout_timeout(pool: &str) -> ClientError {
         ClientError::new(

@@ -24,10 +24,10 @@ pub fn decide(request: &Request<'_>, view: &ClusterView, config: &RoutingConfig,
         return primary(Reason::NoReplica);
     }
     let mut usable: Candidates<'_> = view.nodes.iter().filter(|node| is_usable(node, view)).collect();
-    if usable.is_empty() && request.avoid.is_none() {
+    if usable.is_empty() && request.avoid.is_empty() {
         return without_replica(request, config);
     }
-    usable.retain(|node| Some(node.id) != request.avoid);
+    usable.retain(|node| !request.avoid.contains(&node.id));
     if usable.is_empty() {
         return primary(Reason::ReplicaFailed);
     }
@@ -127,7 +127,7 @@ fn without_replica(request: &Request<'_>, config: &RoutingConfig) -> Decision {
 /// Waits while there is hope and time left; a read that failed on a replica has lost enough time already.
 fn wait_or_primary(request: &Request<'_>, hope: bool, limit: Duration, reason: Reason) -> Decision {
     let left = limit.saturating_sub(request.waited);
-    if !hope || left.is_zero() || request.avoid.is_some() {
+    if !hope || left.is_zero() || !request.avoid.is_empty() {
         return primary(reason);
     }
     Decision { target: Target::Wait(left), reason }
@@ -184,7 +184,7 @@ fn may_keep(node: &NodeView, demand: &Demand) -> bool {
 /// replica is crowded and another one is not, it waits for the next observation, which sets it free.
 fn is_worth_moving(request: &Request<'_>, fresh: &[&NodeView], held: &Held<'_>, cluster: &ClusterConfig) -> bool {
     let [only] = fresh else { return false };
-    if !request.waited.is_zero() || request.avoid.is_some() || request.dice.0 >> 26 != 0 {
+    if !request.waited.is_zero() || !request.avoid.is_empty() || request.dice.0 >> 26 != 0 {
         return false;
     }
     let most = only.lag_observed.unwrap_or(Duration::ZERO).saturating_add(cluster.lag_tolerance);

@@ -93,8 +93,8 @@ pub struct Request<'a> {
     pub waited: Duration,
     /// Two numbers from a random source, for the choice among equals.
     pub dice: (u32, u32),
-    /// The read came back from this replica without an answer: not this one again.
-    pub avoid: Option<NodeId>,
+    /// The read came back from these replicas without an answer: not them again.
+    pub avoid: &'a [NodeId],
 }
 
 /// The answer.

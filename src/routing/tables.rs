@@ -28,7 +28,7 @@ mod tests {
         global: GlobalFloor,
         waited: Duration,
         dice: (u32, u32),
-        avoid: Option<NodeId>,
+        avoid: Vec<NodeId>,
         view: ClusterView,
         on_no_replica: OnNoReplica,
     }
@@ -56,7 +56,7 @@ mod tests {
             global: GlobalFloor::default(),
             waited: Duration::ZERO,
             dice: (1, 1),
-            avoid: None,
+            avoid: Vec::new(),
             view: view(vec![replica(1, 1000), replica(2, 1000)]),
             on_no_replica: OnNoReplica::Primary,
         }
@@ -78,7 +78,7 @@ mod tests {
                 global: self.global,
                 waited: self.waited,
                 dice: self.dice,
-                avoid: self.avoid,
+                avoid: &self.avoid,
             };
             decide(&request, &self.view, &self.routing(), &cluster())
         }
@@ -90,6 +90,7 @@ mod tests {
                 on_no_replica: self.on_no_replica,
                 floor_wait: WAIT,
                 hold_back: 65536,
+                read_stall_timeout: Duration::from_secs(5),
                 catalog_poll: Duration::from_secs(1),
             }
         }
@@ -219,7 +220,7 @@ mod tests {
         ahead.clone().with(|c| c.waited = WAIT).is_primary(Reason::ReplicaBehind);
         ahead.clone().with(|c| c.waited = WAIT * 9).is_primary(Reason::ReplicaBehind);
         // It failed on a replica once; that was wait enough.
-        ahead.with(|c| c.avoid = Some(NodeId(1))).is_primary(Reason::ReplicaBehind);
+        ahead.with(|c| c.avoid = vec![NodeId(1)]).is_primary(Reason::ReplicaBehind);
         let far = nodes(vec![lagging(1, 1000, 3000), lagging(2, 1000, 2000)]);
         case().with(floor(Floor::At(at(2, 1001)))).with(far).is_primary(Reason::ReplicaBehind);
         let one_is_there = nodes(vec![lagging(1, 500, 3000), replica(2, 1001)]);
@@ -353,7 +354,7 @@ mod tests {
         let refuse = |c: &mut Case| c.on_no_replica = OnNoReplica::Error;
         assert_eq!(down().with(refuse).decide(), Decision { target: Target::Refuse, reason: Reason::NoReplica });
         // A read that a replica failed is answered, whatever the operator wants of new ones.
-        down().with(refuse).with(|c| c.avoid = Some(NodeId(1))).is_primary(Reason::ReplicaFailed);
+        down().with(refuse).with(|c| c.avoid = vec![NodeId(1)]).is_primary(Reason::ReplicaFailed);
         // A single server is no outage.
         case().with(nodes(vec![])).with(refuse).is_primary(Reason::NoReplica);
         case().with(nodes(vec![])).with(wait).is_primary(Reason::NoReplica);
@@ -361,10 +362,11 @@ mod tests {
 
     #[test]
     fn a_replica_that_failed_is_not_asked_again() {
-        case().with(|c| c.avoid = Some(NodeId(1))).is_replica(&[2]);
+        case().with(|c| c.avoid = vec![NodeId(1)]).is_replica(&[2]);
+        case().with(|c| c.avoid = vec![NodeId(1), NodeId(2)]).is_primary(Reason::ReplicaFailed);
         case()
             .with(nodes(vec![replica(1, 1000)]))
-            .with(|c| c.avoid = Some(NodeId(1)))
+            .with(|c| c.avoid = vec![NodeId(1)])
             .is_primary(Reason::ReplicaFailed);
     }
 
@@ -442,7 +444,7 @@ mod tests {
                 c.global = GlobalFloor { position: Some(at(2, 20)), unresolved: Some(46) };
                 c.waited = Duration::from_millis(waited);
                 c.dice = dice;
-                c.avoid = avoid.map(NodeId);
+                c.avoid = avoid.map(NodeId).into_iter().collect();
             });
             let decision = case.decide();
             if let Target::Wait(left) = decision.target {
@@ -453,7 +455,7 @@ mod tests {
             prop_assert_eq!(effect, Effect::Read);
             prop_assert_eq!(node.health.clone(), Health::Healthy);
             prop_assert_eq!(node.timeline, Timeline(2));
-            prop_assert_ne!(case.avoid, Some(id));
+            prop_assert!(!case.avoid.contains(&id));
             let covered = |ticket: u64| sample > ticket && node.replay >= Lsn(sampled);
             match floor {
                 Floor::None => {}

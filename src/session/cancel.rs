@@ -1,16 +1,16 @@
-//! Our CancelKey → the server connection that is working for it. Sessions register at login and say which server
-//! connection works for them; a CancelRequest, which comes over a connection of its own, finds them here.
-//!
-//! What costs is on the cancel's side: a session only writes a cell of its own worker, and a cancel travels to that
-//! worker to read it, so a cancel can never meet a connection that was released in the same moment.
+//! Our CancelKey → the session that it belongs to. Sessions register at login; a CancelRequest, which comes over a
+//! connection of its own, travels to the session's worker and wakes it. The session alone knows whether it is at work, and
+//! where: it delivers the cancel to the node that works for it, fails the statement that still waits for one, or has nothing
+//! to cancel. So a cancel can never meet a connection that was released in the same moment.
 //! A wrong key is ignored in silence, as PostgreSQL does.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -37,7 +37,7 @@ pub enum SecretLength {
 /// What became of a CancelRequest; for counters, the client learns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelOutcome {
-    /// The node took it.
+    /// The node took it, or the statement had not reached a node and ended there.
     Delivered,
     /// No session has this key.
     UnknownKey,
@@ -64,9 +64,9 @@ struct Entry {
 /// A session's cell.
 #[derive(Default)]
 struct Slot {
-    /// Kept while unused: a session mostly gets the same connection again, and then only `at_work` is written.
-    target: RefCell<Option<Arc<CancelTarget>>>,
-    at_work: Cell<bool>,
+    /// Whoever asked for a cancel and has had no answer.
+    asked: RefCell<Vec<oneshot::Sender<CancelOutcome>>>,
+    session: RefCell<Option<Waker>>,
 }
 
 /// A session's registration; dropping it ends it.
@@ -106,14 +106,19 @@ impl Cancels {
         Ok(CancelRegistration { cancels: Arc::clone(self), worker: Rc::clone(worker), slot, session, pid, secret })
     }
 
-    /// Delivers a CancelRequest. Returns when the node has taken it: only then the client's connection should be closed,
-    /// so that a driver that waits for this knows that its next statement is safe.
+    /// Hands a CancelRequest to its session. Returns when the node has taken it: only then the client's connection should be
+    /// closed, so that a driver that waits for this knows that its next statement is safe.
     pub async fn cancel(&self, pid: u32, secret: &[u8]) -> CancelOutcome {
         let Some((worker, session)) = self.find(pid, secret) else { return CancelOutcome::UnknownKey };
         let (answer, answered) = oneshot::channel();
-        worker.run(move |worker| match worker.resident::<Slot>(session) {
-            Some(slot) => slot.cancel(worker, answer),
-            None => drop(answer),
+        worker.run(move |worker| {
+            let Some(slot) = worker.resident::<Slot>(session) else { return };
+            worker.spawn(async move {
+                // A statement that its client sent before it asked for this has arrived by now, but its session may not
+                // have been woken yet.
+                tokio::task::yield_now().await;
+                slot.ask(answer);
+            });
         });
         // The session, or its worker, ended in between.
         answered.await.unwrap_or(CancelOutcome::NothingToCancel)
@@ -146,16 +151,32 @@ impl CancelRegistration {
         &self.secret
     }
 
-    /// Says which server connection works for the session now: `Some(&lease.cancel)` before the first byte of a
-    /// statement is sent, `None` before the lease is released.
-    pub fn set_current(&self, target: Option<&Arc<CancelTarget>>) {
-        if let Some(target) = target {
-            let same = self.slot.target.borrow().as_ref().is_some_and(|kept| Arc::ptr_eq(kept, target));
-            if !same {
-                self.slot.target.replace(Some(Arc::clone(target)));
-            }
+    /// Ready while somebody asks for a cancel and has no answer.
+    pub fn poll_asked(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut session = self.slot.session.borrow_mut();
+        if !session.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *session = Some(cx.waker().clone());
         }
-        self.slot.at_work.set(target.is_some());
+        if self.slot.asked.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// The session dealt with it alone.
+    pub fn answer(&self, outcome: CancelOutcome) {
+        for asked in self.slot.asked.take() {
+            // The asker may have left; nobody else wants to know.
+            let _ = asked.send(outcome);
+        }
+    }
+
+    /// This server connection is at work for the session: its node is told. Call it while the lease is held: it is not
+    /// given to anybody else before the node has taken the cancel.
+    pub fn deliver(&self, target: &Arc<CancelTarget>) {
+        for asked in self.slot.asked.take() {
+            let (target, under_way) = (Arc::clone(target), target.begin());
+            self.worker.spawn(async move {
+                let _ = asked.send(deliver(&target, under_way).await);
+            });
+        }
     }
 }
 
@@ -173,19 +194,18 @@ impl Drop for CancelRegistration {
 }
 
 impl Slot {
-    /// Runs on the session's worker, so the lease cannot be released between this look and the closing of its gate.
-    fn cancel(&self, worker: &Rc<Worker>, answer: oneshot::Sender<CancelOutcome>) {
-        let target = self.target.borrow().clone().filter(|_| self.at_work.get());
-        let Some(target) = target else {
-            // The asker may have left; nobody else wants to know.
-            let _ = answer.send(CancelOutcome::NothingToCancel);
-            return;
-        };
-        let under_way = target.begin();
-        worker.spawn(async move {
-            let _ = answer.send(deliver(&target, under_way).await);
-        });
+    fn ask(&self, answer: oneshot::Sender<CancelOutcome>) {
+        self.asked.borrow_mut().push(answer);
+        if let Some(session) = &*self.session.borrow() {
+            session.wake_by_ref();
+        }
     }
+}
+
+/// Stops what runs on a server connection that its session gave up.
+pub async fn stop(target: Arc<CancelTarget>) {
+    let under_way = target.begin();
+    deliver(&target, under_way).await;
 }
 
 /// Tells the node, and waits until it closes the connection: then its signal was sent.

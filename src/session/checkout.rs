@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::machine::SessionEnd;
+use super::cancel::CancelOutcome;
+use super::machine::{SessionEnd, WorksFor};
 use super::run::{Session, is_replica};
 use crate::cluster::{NodeId, Role};
 use crate::metrics::Route;
@@ -17,6 +19,9 @@ use crate::routing::Target;
 /// How soon a primary that could not be reached is tried again, if nothing is heard of it earlier.
 const PRIMARY_RETRY: Duration = Duration::from_millis(50);
 
+/// A read on a connection that was just opened waits so long for the first probe behind it; one takes milliseconds.
+const OBSERVATION_PATIENCE: Duration = Duration::from_millis(250);
+
 /// What became of a request for a server connection.
 pub(super) enum Answer {
     /// `Session::lease` is it.
@@ -25,6 +30,8 @@ pub(super) enum Answer {
     Wait,
     /// Ask the machine once more.
     Again,
+    /// Ask it once more when the replica has been observed, or after so long.
+    Unobserved(Duration),
     Failed(ClientError),
 }
 
@@ -33,6 +40,9 @@ impl Session {
     pub(super) fn checkout(&mut self, target: Target) -> Result<Answer, SessionEnd> {
         if self.waiter.is_some() {
             return Ok(Answer::Wait);
+        }
+        if std::mem::take(&mut self.cancelled) {
+            return Ok(Answer::Failed(ClientError::canceled()));
         }
         let node = match target {
             Target::Replica(node) => node,
@@ -56,6 +66,11 @@ impl Session {
         let role = if matches!(target, Target::Replica(_)) { Role::Replica } else { Role::Primary };
         let home = self.machine.home().map(crate::pool::ConnectionId);
         match pool.checkout(&self.worker, role, home, deadline) {
+            Checkout::Ready(lease) if self.is_unproven(&lease) => {
+                lease.release();
+                self.lease = self.parked.take();
+                Ok(self.await_observation(node))
+            }
             Checkout::Ready(lease) => {
                 self.adopt(lease);
                 Ok(Answer::Ready)
@@ -73,6 +88,13 @@ impl Session {
             return Ok(());
         };
         match result {
+            Ok(lease) if self.is_unproven(&lease) => {
+                // Decided anew at once, and then it waits for the observation.
+                lease.release();
+                self.lease = self.parked.take();
+                self.machine.reconsider();
+                Ok(())
+            }
             Ok(lease) => {
                 self.adopt(lease);
                 let mut own = self.worker.take_buffer();
@@ -98,6 +120,31 @@ impl Session {
         }
     }
 
+    /// Whether a cancel has to be dealt with now. It waits while the node is at something of ours.
+    pub(super) fn is_cancelled(&self, cx: &Context<'_>) -> bool {
+        let asked = self.cancel.poll_asked(cx).is_ready();
+        (asked && self.machine.works_for() != WorksFor::Us) || (self.cancelled && self.waiting.is_some())
+    }
+
+    /// Somebody asks for the statement at work to be cancelled. One that waits for a connection, a replica or a primary is
+    /// at work in its client's eyes, and ends as PostgreSQL ends one that waits for a lock.
+    pub(super) fn on_cancel(&mut self) -> Result<(), SessionEnd> {
+        if self.waiter.take().is_some() || self.waiting.is_some() {
+            self.cancelled = false;
+            self.on_answer(Answer::Failed(ClientError::canceled()))?;
+            self.cancel.answer(CancelOutcome::Delivered);
+            return self.feed_inbox();
+        }
+        match &self.lease {
+            Some(lease) if self.machine.works_for() == WorksFor::Client => {
+                self.cancelled = true;
+                self.cancel.deliver(&lease.cancel);
+            }
+            _ => self.cancel.answer(CancelOutcome::NothingToCancel),
+        }
+        Ok(())
+    }
+
     fn on_answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {
         if let Answer::Failed(error) = answer {
             self.end_waiting();
@@ -116,8 +163,7 @@ impl Session {
     fn on_refused(&mut self, target: Target, error: CheckoutError) -> Answer {
         if let (Target::Replica(node), false) = (target, matches!(error, CheckoutError::Shutdown)) {
             // A replica's failure is not the client's: another one, or the primary.
-            self.worker.metrics.retry("checkout_failed");
-            self.machine.on_lost_lease(node);
+            self.machine.on_lost_lease(node, trouble(&error));
             return Answer::Again;
         }
         match error {
@@ -131,6 +177,22 @@ impl Session {
                 ..ClientError::unreachable("primary", &other.to_string())
             }),
         }
+    }
+
+    fn is_unproven(&self, lease: &Lease) -> bool {
+        is_replica(lease) && !self.machine.has_observed(lease.probes_at_open)
+    }
+
+    /// The connection is younger than what is known of its replica; the next probe will tell.
+    fn await_observation(&mut self, node: NodeId) -> Answer {
+        let waited = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
+        let left = OBSERVATION_PATIENCE.saturating_sub(waited);
+        if left.is_zero() {
+            self.machine.on_lost_lease(node, "replica_behind");
+            return Answer::Again;
+        }
+        self.machine.reconsider();
+        Answer::Unobserved(left)
     }
 
     /// There is no primary, or not where we thought: it may be failing over.
@@ -165,7 +227,6 @@ impl Session {
         if let Some(node) = self.shared.cluster.view().node(lease.node) {
             node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
         }
-        self.cancel.set_current(Some(&lease.cancel));
         self.leased = Instant::now();
         let node = usize::from(lease.node.0);
         let route = if is_replica(&lease) { Route::Replica(node) } else { Route::Primary(node) };
@@ -185,14 +246,15 @@ impl Session {
         let Some(lease) = self.lease.take() else {
             return;
         };
+        // Rows of a COPY that failed may be unsent, the first of them in part.
+        let cut = !self.server_out.is_empty();
         self.left(lease.node);
-        if lease.state.spoiled {
+        if cut || lease.state.spoiled {
             drop(lease)
         } else {
             lease.release()
         }
         self.lease = self.parked.take();
-        self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
     }
 
     /// The connection is lost, or no longer to be trusted.
@@ -202,13 +264,11 @@ impl Session {
             drop(lease);
         }
         self.lease = self.parked.take();
-        self.cancel.set_current(self.lease.as_ref().map(|lease| &lease.cancel));
     }
 
     /// The session is over. A pinned connection is cleaned and given back if that is possible, everything else is closed.
     pub(super) fn retire_leases(&mut self) {
-        self.cancel.set_current(None);
-        let idle = self.machine.is_idle() && !self.machine.pins().spoil();
+        let idle = self.machine.is_idle() && !self.machine.pins().spoil() && self.server_out.is_empty();
         for lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
             self.left(lease.node);
             if idle && !is_replica(&lease) && !lease.state.spoiled && !(lease.state.worn && lease.pool().may_renew()) {
@@ -237,6 +297,16 @@ async fn clean(mut lease: Lease) {
         let worn = lease.state.worn;
         lease.state = crate::pool::state::ConnectionState { worn, ..Default::default() };
         lease.release();
+    }
+}
+
+/// Why a replica gave no connection, in the metrics' words.
+fn trouble(error: &CheckoutError) -> &'static str {
+    match error {
+        CheckoutError::Timeout { .. } => "checkout_timeout",
+        CheckoutError::Refused { sqlstate, .. } => super::replies::refusal(sqlstate.as_bytes()),
+        CheckoutError::WrongRole { .. } => "wrong_role",
+        CheckoutError::Connect { .. } | CheckoutError::Shutdown => "connect_failed",
     }
 }
 

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use super::audit;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Closed, Owed, Parsed};
-use super::unit::{End, opaque, statement_verdict};
+use super::unit::{End, names_statements, opaque, statement_verdict};
 use super::vacate;
 use super::work::{CopyIn, Forward, Piecemeal, Traces};
 use crate::pool::state::server_name;
+use crate::protocol::TransactionStatus;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
@@ -26,14 +27,10 @@ impl Machine {
         link: &mut Link<'_>,
         env: &mut Env<'_>,
     ) -> Result<Step, FrameError> {
-        while *at < input.len() && !self.await_settings {
+        while *at < input.len() && !self.await_answer {
             let left = self.work.from_client.left.min(input.len() - *at);
             if left > 0 {
-                if self.work.from_client.forward == Forward::Pass {
-                    io.to_server.pass(*at..*at + left);
-                }
-                *at += left;
-                self.work.from_client.left -= left;
+                self.pass_rest(input, at, io);
                 continue;
             }
             if self.work.end.is_some() && self.work.copy == CopyIn::None {
@@ -66,6 +63,16 @@ impl Machine {
             *at = there.end;
         }
         Ok(if self.work.end.is_some() { Step::AwaitReply } else { Step::ReadMore })
+    }
+
+    /// The rest of a message whose unit is over: rows of a COPY that failed in the middle of one.
+    pub(super) fn pass_rest(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) {
+        let left = self.work.from_client.left.min(input.len() - *at);
+        if self.work.from_client.forward == Forward::Pass {
+            io.to_server.pass(*at..*at + left);
+        }
+        *at += left;
+        self.work.from_client.left -= left;
     }
 
     /// Long messages go through in pieces; the others are gathered.
@@ -114,6 +121,13 @@ impl Machine {
                 let verdict = frontend::execute(body).and_then(|(portal, _)| self.statements.portal(portal)).cloned();
                 self.owed.push(Owed::Execute(verdict.filter(|verdict| !verdict.acts.is_empty())));
                 io.to_server.pass(range);
+                if let Some(Owed::Execute(Some(verdict))) = self.owed.last()
+                    && verdict.acts.iter().any(|act| act.forgets_statements())
+                {
+                    // What follows may prepare anew what this is about to forget.
+                    frontend::message(io.to_server.put(), b'H', |_| {});
+                    self.await_answer = true;
+                }
             }
             b'S' => {
                 self.work.end = Some(End::Sync);
@@ -123,7 +137,7 @@ impl Machine {
             }
             b'F' => {
                 self.work.end = Some(End::FunctionCall);
-                self.work.acts.push(opaque("a function call by number"));
+                self.executed(opaque("a function call by number"), link);
                 self.owed.push(Owed::FunctionCall);
                 io.to_server.pass(range);
             }
@@ -208,6 +222,13 @@ impl Machine {
         let verdict = self.next_verdict(text, env);
         self.trace(&verdict);
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
+        if self.status == TransactionStatus::InTransaction
+            && !self.own_names(link)
+            && text.is_some_and(|text| names_statements(&verdict, text))
+        {
+            // Inside a block nobody has read the unit before.
+            self.take_own_names(io, link);
+        }
         self.forget_unnamed();
         link.state.unnamed = None;
         self.work.end = Some(End::Query);

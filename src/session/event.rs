@@ -22,9 +22,13 @@ pub(super) enum Event {
     Server(Box<[u8]>, usize),
     ClientLost,
     ServerLost,
+    /// Somebody asks for the statement at work to be cancelled.
+    Cancel,
     Lease(Result<Lease, CheckoutError>),
     /// Something that the unit waits for may have come true.
     Again,
+    /// A replica has been silent for too long.
+    Stalled,
     Shutdown,
 }
 
@@ -33,6 +37,9 @@ impl Session {
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(lost) = self.poll_unsent(cx) {
             return Poll::Ready(lost);
+        }
+        if self.is_cancelled(cx) {
+            return Poll::Ready(Event::Cancel);
         }
         if let Some((_, waiter)) = &mut self.waiter
             && let Poll::Ready(result) = waiter.poll(cx)
@@ -54,6 +61,9 @@ impl Session {
                 Poll::Ready(Err(_)) => return Poll::Ready(Event::ClientLost),
                 Poll::Pending => {}
             }
+        }
+        if self.poll_stall(cx) {
+            return Poll::Ready(Event::Stalled);
         }
         self.poll_waiting(cx)
     }

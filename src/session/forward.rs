@@ -16,6 +16,7 @@ impl Session {
             return self.on_server_lost();
         }
         self.worker.metrics.bytes_from_server(bytes.len());
+        self.heard = self.heard.wrapping_add(1);
         if self.server_in.is_empty() {
             let taken = self.relay_all(bytes)?;
             // A message of the node that is not whole yet; the lease may be gone with everything else.
@@ -158,6 +159,7 @@ impl Session {
         let Some(finished) = self.machine.take_finished() else {
             return;
         };
+        self.cancelled = false;
         let Some(lease) = &mut self.lease else {
             return;
         };

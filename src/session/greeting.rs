@@ -147,8 +147,11 @@ impl Session {
             parked: None,
             waiter: None,
             waiting: None,
+            stall: None,
+            heard: 0,
             inbox: Vec::new(),
             reading_unit: true,
+            cancelled: false,
             client_out: Vec::new(),
             server_out: Vec::new(),
             server_in: Vec::new(),
@@ -218,8 +221,10 @@ async fn greet(
             Some(pool) => checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await.ok(),
             None => None,
         };
+        // Without a connection a number of our own: another session's process must not be taken for this one's.
+        let vacant = lease.as_ref().filter(|lease| lease.is_vacant());
+        greeting.pid = vacant.map_or_else(|| shared.cancels.next_pid(), |lease| lease.pid());
         let connection = lease.map(|mut lease| {
-            greeting.pid = lease.pid();
             settle_in(&mut lease, home);
             let id = lease.id.0;
             lease.release();
@@ -230,7 +235,7 @@ async fn greet(
     if let Some(greeting) = shared.greetings.alike(&key)
         && is_exhausted(shared, request, credentials)
     {
-        return Ok((greeting.with(startup), None));
+        return Ok((Greeting { pid: shared.cancels.next_pid(), ..greeting.with(startup) }, None));
     }
     let mut lease = first_lease(worker, shared, request, credentials).await?;
     let (mut query, mut notices) = (Vec::new(), Vec::new());

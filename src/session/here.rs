@@ -7,7 +7,7 @@ use super::machine::{ClientIo, Machine, SessionEnd, Step};
 use super::pipeline::Closed;
 use super::undo::Undo;
 use super::unit::End;
-use super::work::{Announced, Block, Fate, Phase, Work};
+use super::work::{Announced, Block, Fate, Phase, Traces, Work};
 use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
@@ -17,7 +17,8 @@ use crate::sql::{Act, Pin, TransactionModes};
 impl Machine {
     /// Answers what needs no node: a lazy BEGIN and the end of a block that no node has heard of, Close and Sync.
     pub(super) fn answer_here(&mut self, input: &[u8], end: End, io: &mut ClientIo<'_>) -> bool {
-        if self.unit.trivial {
+        // Where statements have the client's own names, the server must hear of a Close.
+        if self.unit.trivial && !self.traces.has(Traces::OWN_NAMES) {
             self.answer_trivial(&input[..self.unit.length], end, io);
             return true;
         }

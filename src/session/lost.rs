@@ -3,7 +3,7 @@
 
 use super::machine::{LinkRole, Machine, SessionEnd, Step};
 use super::unit::End;
-use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Work};
+use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::cluster::NodeId;
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend};
@@ -12,7 +12,7 @@ use crate::sql::Act;
 impl Machine {
     /// The node closed the connection, or it broke.
     pub fn on_server_eof(&mut self, node: NodeId, name: &str, role: LinkRole, to_client: &mut Vec<u8>) -> Step {
-        self.await_settings = false;
+        self.await_answer = false;
         if self.phase == Phase::Leaving || self.may_replay(role) {
             return self.replay(node, role);
         }
@@ -27,7 +27,7 @@ impl Machine {
         let cut = self.work.from_server.left > 0 || self.work.copy != CopyIn::None || self.work.from_client.left > 0;
         // Its answer went out, and what it left in the process died with it before we could ask: it must not be missed
         // in silence.
-        let unlisted = self.audit.is_some();
+        let unlisted = self.audit.is_some() || self.traces.has(Traces::AUDIT);
         if !self.pins.is_empty() || cut || unlisted || !self.touched.is_empty() {
             return Step::Close(SessionEnd::Error(if self.work.begun {
                 error
@@ -45,11 +45,24 @@ impl Machine {
         }
     }
 
+    /// The replica has been silent for too long. `AwaitReply`: its answer has to be waited for all the same.
+    pub fn on_stall(&mut self, node: NodeId) -> Step {
+        if !self.may_replay(LinkRole::Replica) {
+            return Step::AwaitReply;
+        }
+        let step = self.replay(node, LinkRole::Replica);
+        self.setback = Setback::Lost("stalled");
+        step
+    }
+
     fn may_replay(&self, role: LinkRole) -> bool {
         let again = match role {
             LinkRole::Replica => self.work.replay != Replay::Never,
             // Once: a statement that takes the primary down must not do so for ever.
-            LinkRole::Primary => self.work.replay == Replay::Read,
+            // Nor does a session go on as if nothing were missing that had left something in the process.
+            LinkRole::Primary => {
+                self.work.replay == Replay::Read && self.pins.hold_nothing() && !self.traces.has(Traces::AUDIT)
+            }
         };
         again
             && self.work.reply == Reply::Held
@@ -68,7 +81,9 @@ impl Machine {
             block => block,
         };
         if self.phase == Phase::Running || role == LinkRole::Primary {
-            self.setback = Setback::Lost(node);
+            let refused = self.work.fate == Fate::Refused;
+            self.setback = Setback::Lost(if refused { self.refusal } else { "connection_lost" });
+            self.avoid.push(node);
         }
         self.status = TransactionStatus::Idle;
         self.phase = Phase::Ready;
@@ -76,11 +91,22 @@ impl Machine {
         Step::Retry
     }
 
+    /// As far as the answers went that the client has.
+    fn is_in_block(&self) -> bool {
+        let open = matches!(self.block, Block::Primary | Block::Replica(_));
+        let acts = self.work.executed.iter().flat_map(|executed| &executed.verdict.acts);
+        acts.fold(open, |open, act| match act {
+            Act::Begin(_) => true,
+            Act::Commit { chain } | Act::Rollback { chain } => *chain,
+            _ => open,
+        })
+    }
+
     /// The session goes on without what the connection held, and hears what became of its statement.
     fn survive(&mut self, error: ClientError, to_client: &mut Vec<u8>) -> Step {
         let (running, end) = (self.work.begun, self.work.end);
         let commits = self.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
-        let in_block = matches!(self.block, Block::Primary | Block::Replica(_));
+        let in_block = self.is_in_block();
         self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
         self.status = TransactionStatus::Idle;
         let owed = self.owed.take();

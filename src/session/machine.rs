@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use super::audit::Audit;
 use super::pins::Pins;
-use super::pipeline::Pipeline;
+use super::pipeline::{Owed, Pipeline};
 use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
@@ -102,6 +104,14 @@ pub enum LinkRole {
     Replica,
 }
 
+/// Whose request the node is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WorksFor {
+    Nobody,
+    Us,
+    Client,
+}
+
 /// Where the client's messages go.
 pub struct ClientIo<'a> {
     pub to_server: Outbox<'a>,
@@ -133,6 +143,10 @@ pub struct Machine {
     pub(super) audit: Option<Box<Audit>>,
     pub(super) traces: Traces,
     pub(super) setback: Setback,
+    /// Nodes that failed to answer the unit at hand: it may fail on each of them once.
+    pub(super) avoid: SmallVec<[NodeId; 2]>,
+    /// Which observation of the replica the decision rests on.
+    pub(super) observation: u64,
     pub(super) arrived: Option<u64>,
     pub(super) decision: Option<routing::Reason>,
     /// Server names in use by this unit and what the client calls them, for errors that name them.
@@ -148,8 +162,8 @@ pub struct Machine {
     pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
-    /// Nothing may follow a change of role before it was seen to succeed.
-    pub(super) await_settings: bool,
+    /// Nothing may follow a change of role, or DEALLOCATE in a pipeline, before it was seen to succeed.
+    pub(super) await_answer: bool,
 }
 
 /// A unit that is over: for the metrics.
@@ -186,6 +200,8 @@ impl Machine {
             audit: None,
             traces: Traces::default(),
             setback: Setback::None,
+            avoid: SmallVec::new(),
+            observation: 0,
             arrived: None,
             decision: None,
             aliases: Vec::new(),
@@ -196,7 +212,7 @@ impl Machine {
             vacated: None,
             touched: Vec::new(),
             refusal: "server_error",
-            await_settings: false,
+            await_answer: false,
         };
         if rules.session_pooling {
             machine.pins.insert(crate::sql::Pin::SessionPooling);
@@ -247,6 +263,16 @@ impl Machine {
             }
             Phase::Leaving | Phase::Routed(_) => true,
             Phase::Ready | Phase::Skipping => false,
+        }
+    }
+
+    /// The node at hand is at work for the client, and not at something of ours: what brings a connection to the session's
+    /// state must not be cut short, or the client's statement behind it would run in another state.
+    pub fn works_for(&self) -> WorksFor {
+        match self.owed.front() {
+            None => WorksFor::Nobody,
+            Some(Owed::Ours(_)) => WorksFor::Us,
+            Some(_) => WorksFor::Client,
         }
     }
 
@@ -338,8 +364,20 @@ impl Machine {
     }
 
     /// The server connection cannot be had: another replica, or the primary. Call `on_client` again.
-    pub fn on_lost_lease(&mut self, node: NodeId) {
-        self.setback = Setback::Lost(node);
+    pub fn on_lost_lease(&mut self, node: NodeId, why: &'static str) {
+        self.setback = Setback::Lost(why);
+        self.avoid.push(node);
+        self.reconsider();
+    }
+
+    /// Whether what the decision rests on was observed after a connection to the replica was opened that noted this
+    /// number: one that was opened later may lead to a replica that crashed in between and came back older.
+    pub fn has_observed(&self, probes_at_open: u64) -> bool {
+        self.observation > probes_at_open
+    }
+
+    /// The server connection came too early: what is known of the replica is older. Decide once more.
+    pub fn reconsider(&mut self) {
         self.phase = Phase::Ready;
         self.unit.reset();
     }

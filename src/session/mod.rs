@@ -20,6 +20,7 @@ mod route;
 mod run;
 pub mod settings;
 mod settle;
+mod stall;
 pub mod statements;
 mod tally;
 mod undo;

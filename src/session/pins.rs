@@ -39,13 +39,20 @@ impl Pins {
         self.0 == 0
     }
 
+    /// Nothing in the server process would be missed.
+    pub fn hold_nothing(mut self) -> bool {
+        self.remove(Pin::SessionPooling);
+        self.is_empty()
+    }
+
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         ALL.into_iter().filter(move |pin| self.contains(*pin))
     }
 
-    /// What a read may depend on: it must then run where the pin is.
+    /// What a read may depend on: it must then run where the pin is. Who asked for the process may cancel or end it, and
+    /// means whatever it is doing.
     pub fn hold_reads(self) -> bool {
-        self.contains(Pin::TempObjects) || self.contains(Pin::RandomSeed) || self.contains(Pin::Opaque)
+        [Pin::TempObjects, Pin::RandomSeed, Pin::Opaque, Pin::BackendPid].into_iter().any(|pin| self.contains(pin))
     }
 
     /// What DISCARD ALL does not undo: the connection cannot serve another session afterwards.

@@ -88,6 +88,10 @@ impl Pipeline {
         self.owed.front()
     }
 
+    pub fn last(&self) -> Option<&Owed> {
+        self.owed.back()
+    }
+
     pub fn pop(&mut self) -> Option<Owed> {
         self.owed.pop_front()
     }

@@ -51,7 +51,7 @@ pub(super) async fn serve(
     let Ok(registration) = shared.cancels.register(worker, greeting.pid, secret_length(request)) else {
         return Refusal::new(client, &ClientError::shutdown()).tell().await;
     };
-    registration.set_current(Some(&CancelTarget::new(endpoint, greeting.pid, greeting.secret)));
+    let target = CancelTarget::new(endpoint, greeting.pid, greeting.secret);
     let mut words = Vec::new();
     for (name, value) in &greeting.parameters {
         backend::put_parameter_status(&mut words, name.as_bytes(), value.as_bytes());
@@ -59,7 +59,16 @@ pub(super) async fn serve(
     backend::put_backend_key_data(&mut words, registration.pid(), registration.secret());
     backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
     if super::greeting::write_all(&mut client, &words).await.is_ok() {
-        let relayed = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        let cancels = std::future::poll_fn(|cx| {
+            if registration.poll_asked(cx).is_ready() {
+                registration.deliver(&target);
+            }
+            std::task::Poll::<()>::Pending
+        });
+        let relayed = tokio::select! {
+            relayed = tokio::io::copy_bidirectional(&mut client, &mut server) => relayed,
+            () = cancels => return,
+        };
         debug!(?relayed, "replication connection ended");
     }
 }

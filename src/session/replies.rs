@@ -119,7 +119,7 @@ impl Machine {
                 if let Some(Owed::Execute(verdict)) = self.owed.front() {
                     let verdict = verdict.clone();
                     self.owed.pop();
-                    self.work.acts.extend(verdict);
+                    verdict.into_iter().for_each(|verdict| self.executed(verdict, link));
                 }
                 Fare::Pass
             }
@@ -183,6 +183,7 @@ impl Machine {
 
     fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
         self.work.copy = CopyIn::None;
+        self.await_answer &= matches!(self.owed.front(), Some(Owed::Ours(_)));
         if let Some(Owed::Ours(ours)) = self.owed.front() {
             return self.on_own_error(*ours, body, io, link);
         }
@@ -254,7 +255,7 @@ impl Machine {
             match owed {
                 Owed::Ours(ours) => return self.on_own_ready(ours, status, io, link, env),
                 Owed::Query(verdict) => {
-                    self.work.acts.extend(verdict);
+                    verdict.into_iter().for_each(|verdict| self.executed(verdict, link));
                     return self.on_unit_ready(status, range, io, link, env);
                 }
                 Owed::Sync | Owed::FunctionCall => return self.on_unit_ready(status, range, io, link, env),
@@ -275,7 +276,7 @@ impl Machine {
         self.status = status;
         match ours {
             Ours::Settings => {
-                self.await_settings = false;
+                self.await_answer = false;
                 self.traces.remove(Traces::TELL);
                 None
             }
@@ -328,10 +329,11 @@ impl Machine {
 }
 
 /// What kind of trouble a replica had, in the metrics' words.
-fn refusal(sqlstate: &[u8]) -> &'static str {
+pub(super) fn refusal(sqlstate: &[u8]) -> &'static str {
     match sqlstate {
         b"40001" | b"40P01" | b"57P04" => "recovery_conflict",
         b"25006" => "read_only",
+        b"53300" => "too_many_connections",
         b"42501" => "permission",
         b"57P01" | b"57P02" | b"57P03" => "shutdown",
         code if code.starts_with(b"42") || code.starts_with(b"3") => "missing_object",

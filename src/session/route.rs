@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::settle::show_floor;
-use super::unit::{End, NamesStatements, Progress};
+use super::unit::{self, End, NamesStatements, Progress};
 use super::work::{Block, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::pool::sync::{self, Sync};
 use crate::protocol::TransactionStatus;
@@ -28,6 +28,13 @@ impl Machine {
         link: Option<&mut Link<'_>>,
         env: &mut Env<'_>,
     ) -> Result<Option<Step>, FrameError> {
+        if self.unit.length == 0 {
+            self.pass_rest(input, at, io);
+            *at += unit::stray(&input[*at..]);
+            if *at == input.len() {
+                return Ok(Some(Step::ReadMore));
+            }
+        }
         if self.is_direct()
             && let Some(link) = link
         {
@@ -40,7 +47,13 @@ impl Machine {
         self.unit_start = *at;
         let (unit, mut reader) = self.reader(env);
         let end = match unit.read(&input[*at..], &mut reader)? {
-            Progress::Incomplete => return Ok(Some(Step::ReadMore)),
+            Progress::Incomplete => {
+                if self.unit.trivial {
+                    // Nothing was asked yet.
+                    self.arrived = None;
+                }
+                return Ok(Some(Step::ReadMore));
+            }
             Progress::Complete(end) => end,
         };
         if end == End::Terminate {
@@ -145,7 +158,9 @@ impl Machine {
             },
             Block::Primary | Block::Doomed => Transaction::OnPrimary,
         };
-        self.state.reads_pinned = self.pins.hold_reads() || self.settings.refused_by_replicas();
+        // Statements that have the client's own names are prepared and closed where they are.
+        let named = self.traces.has(Traces::OWN_NAMES);
+        self.state.reads_pinned = named || self.pins.hold_reads() || self.settings.refused_by_replicas();
         // A block on a replica stays movable only while plain reads run in it.
         let fixed = self.unit.portal && self.state.transaction != Transaction::None;
         if matches!(self.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
@@ -164,12 +179,12 @@ impl Machine {
             global: env.global,
             waited: env.waited,
             dice: env.dice,
-            avoid: match self.setback {
-                Setback::Lost(node) => Some(node),
-                _ => None,
-            },
+            avoid: &self.avoid,
         };
         let decision = routing::decide(&request, env.view, &env.rules.routing, &env.rules.cluster);
+        if let Target::Replica(node) = decision.target {
+            self.observation = env.view.node(node).map_or(0, |node| node.observation);
+        }
         (decision.target, decision.reason)
     }
 
@@ -270,7 +285,7 @@ impl Machine {
         link.state.unnamed = None;
         io.to_server.put().extend_from_slice(&query);
         self.owed.push(Owed::Ours(Ours::Settings));
-        self.await_settings = sync == Sync::First;
+        self.await_answer = sync == Sync::First;
     }
 
     /// The block cannot stay on its replica: it is rolled back there, to be opened on the primary.
@@ -289,6 +304,7 @@ impl Machine {
         self.unit.reset();
         self.arrived = None;
         self.setback = Setback::None;
+        self.avoid.clear();
         self.undo.clear();
         self.aliases.clear();
     }

@@ -12,6 +12,7 @@ use super::event::Event;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, SessionEnd, Step};
 use super::pins::Pins;
 use super::relay::Outbox;
+use super::stall::Stall;
 use super::tally::Tally;
 use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
@@ -74,10 +75,15 @@ pub struct Session {
     pub(super) parked: Option<Lease>,
     pub(super) waiter: Option<(Target, Waiter)>,
     pub(super) waiting: Option<Waiting>,
+    pub(super) stall: Option<Stall>,
+    /// Counts what was exchanged with server connections.
+    pub(super) heard: u32,
     /// Client bytes that could not be dealt with yet.
     pub(super) inbox: Vec<u8>,
     /// The unit in `inbox` is incomplete: more of it must be read.
     pub(super) reading_unit: bool,
+    /// A node was told to cancel the unit under way: should its answer be lost, the unit must not be done again.
+    pub(super) cancelled: bool,
     pub(super) client_out: Vec<u8>,
     pub(super) server_out: Vec<u8>,
     /// A message of the node whose end has not arrived.
@@ -138,7 +144,9 @@ impl Session {
                 self.on_checkout(result)?;
                 self.feed_inbox()
             }
+            Event::Cancel => self.on_cancel(),
             Event::Again => self.feed_inbox(),
+            Event::Stalled => self.on_stalled(),
             Event::Shutdown => Err(SessionEnd::Error(ClientError::shutdown())),
         }
     }
@@ -225,6 +233,7 @@ impl Session {
                 }
                 Answer::Wait => return Ok(Step::AwaitReply),
                 Answer::Again => {}
+                Answer::Unobserved(longest) => return Ok(Step::AwaitReplica(longest)),
                 Answer::Failed(error) => {
                     self.end_waiting();
                     self.count_error(&error);
@@ -309,6 +318,7 @@ impl Session {
             return;
         }
         self.worker.metrics.bytes_to_server(bytes.len());
+        self.heard = self.heard.wrapping_add(1);
         if let Some(lease) = &mut self.lease {
             send(&mut lease.stream, &mut self.server_out, bytes);
         }

@@ -8,7 +8,7 @@ use super::machine::{Env, Finished, Link, LinkRole, Machine, ServerIo, Step};
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
-use super::work::{Block, Fate, Phase, Setback, Traces, Work};
+use super::work::{Block, Executed, Fate, Forward, Phase, Setback, Traces, Work};
 use crate::cluster::{Lsn, Position, Timeline};
 use crate::protocol::{TransactionStatus, frontend};
 use crate::routing::{Floor, LastRead, RouteSetting};
@@ -24,9 +24,10 @@ impl Machine {
         env: &mut Env<'_>,
     ) -> Option<Step> {
         self.note_position(link, env);
-        let acts = std::mem::take(&mut self.work.acts);
-        for verdict in &acts {
-            self.account(verdict, status, link);
+        let executed = std::mem::take(&mut self.work.executed);
+        let truth = self.truth(&executed, status);
+        for executed in &executed {
+            self.account(executed, truth, link);
         }
         if !matches!(self.block, Block::Replica(_)) && status != TransactionStatus::Idle {
             self.block = Block::Primary;
@@ -38,6 +39,9 @@ impl Machine {
         }
         self.block = Block::None;
         self.statements.drop_portals();
+        if self.work.from_client.left > 0 {
+            return Some(self.settle_cut(link));
+        }
         if self.traces.has(Traces::AUDIT) && link.role == LinkRole::Primary {
             self.traces.remove(Traces::AUDIT);
             self.audit = Some(Box::new(Audit::new(&env.rules.user)));
@@ -55,6 +59,18 @@ impl Machine {
         Some(self.free(link))
     }
 
+    /// A COPY failed while one of its rows was on its way: only the rest of that row can follow on this connection.
+    fn settle_cut(&mut self, link: &mut Link<'_>) -> Step {
+        if self.pins.is_empty() {
+            link.state.spoiled = true;
+            self.work.from_client.forward = Forward::Drop;
+            self.traces.remove(Traces::AUDIT);
+            self.traces.remove(Traces::DDL);
+        }
+        self.done();
+        self.free(link)
+    }
+
     /// Between units: the connection goes back unless something holds it.
     fn free(&self, link: &Link<'_>) -> Step {
         if self.pins.is_empty() || link.role == LinkRole::Replica { Step::Release } else { Step::ReadMore }
@@ -62,7 +78,8 @@ impl Machine {
 
     pub(super) fn done(&mut self) {
         self.phase = Phase::Ready;
-        self.work = Work::default();
+        // A row of a COPY that failed may still be on its way.
+        self.work = Work { from_client: self.work.from_client, ..Work::default() };
         self.end_unit();
     }
 
@@ -74,8 +91,7 @@ impl Machine {
             statements,
             setback: match self.setback {
                 Setback::None => None,
-                Setback::Lost(_) => Some("connection_lost"),
-                Setback::Refused(why) => Some(why),
+                Setback::Lost(why) | Setback::Refused(why) => Some(why),
             },
         });
     }
@@ -102,12 +118,50 @@ impl Machine {
         }
     }
 
-    /// One text that was executed.
-    fn account(&mut self, verdict: &Rc<Verdict>, status: TransactionStatus, link: &mut Link<'_>) {
+    /// The execution of a text is over. Statements that it forgot are forgotten at once, since more may be prepared behind
+    /// it; everything else waits for the end of the unit.
+    pub(super) fn executed(&mut self, verdict: Rc<Verdict>, link: &mut Link<'_>) {
+        self.await_answer = false;
         let failed = self.work.fate == Fate::Failed;
+        for act in verdict.acts.iter().filter(|act| act.forgets_statements()) {
+            match (failed, verdict.statements, act) {
+                // DISCARD ALL stands alone, or it fails.
+                (true, 0 | 1, _) | (true, _, Act::DiscardAll) => {}
+                // Perhaps. They have the client's own names, so the server knows.
+                (true, ..) => self.statements.clear(),
+                (false, ..) => self.forget_statements(act, link),
+            }
+        }
+        self.work.executed.push(Executed { verdict, fate: self.work.fate });
+    }
+
+    fn forget_statements(&mut self, act: &Act, link: &mut Link<'_>) {
+        if let Act::Deallocate { name } = act {
+            match self.statements.remove(name.as_bytes()) {
+                // The one that was made for this is gone with it.
+                Some(_) => link.state.orphans.retain(|orphan| !self.aliases.iter().any(|alias| alias.0 == *orphan)),
+                None => self.traces.add(Traces::AUDIT),
+            }
+            return;
+        }
+        self.statements.clear();
+        link.state.statements.clear();
+        link.state.orphans.clear();
+        self.pins.remove(Pin::SqlPrepare);
+        self.traces.remove(Traces::OWN_NAMES);
+    }
+
+    /// What the texts say of settings is true unless a transaction of several statements took it back, or still may.
+    fn truth(&self, executed: &[Executed], status: TransactionStatus) -> Truth {
+        let mut acts = executed.iter().flat_map(|executed| &executed.verdict.acts);
         let in_block = status != TransactionStatus::Idle || !matches!(self.block, Block::None);
-        let mixed =
-            verdict.acts.iter().any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
+        let mixed = acts.any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
+        if in_block || mixed || self.work.fate == Fate::Failed { Truth::Asked } else { Truth::Told }
+    }
+
+    /// One text that was executed.
+    fn account(&mut self, executed: &Executed, truth: Truth, link: &mut Link<'_>) {
+        let verdict = &executed.verdict;
         link.state.worn |= verdict.acts.iter().any(|act| matches!(act, Act::Audit | Act::Ddl | Act::Pin(_)));
         for act in &verdict.acts {
             match act {
@@ -117,49 +171,39 @@ impl Machine {
                     link.state.opaque = Some(self.id);
                     self.home = Some(link.id);
                 }
-                _ if failed && verdict.statements <= 1 => {}
-                Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if failed || in_block || mixed => {
+                // A failed transaction does not give its values back.
+                Act::Sequence => self.on_sequence(link),
+                Act::LastSequence => self.on_last_sequence(link),
+                _ if executed.fate == Fate::Failed && verdict.statements <= 1 => {}
+                Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if truth == Truth::Asked => {
                     self.traces.add(Traces::AUDIT);
                     if let Act::Set { name, .. } = act {
                         self.touched.push(name.clone());
                     }
                 }
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll => self.change_settings(act, link),
+                Act::DiscardAll if executed.fate == Fate::Failed => {}
                 Act::DiscardAll => {
-                    self.change_settings(act, link);
-                    self.statements.clear();
-                    link.state.statements.clear();
-                    link.state.orphans.clear();
+                    match truth {
+                        Truth::Told => self.change_settings(act, link),
+                        Truth::Asked => self.traces.add(Traces::AUDIT),
+                    }
                     link.state.sequences = None;
-                    self.traces.remove(Traces::OWN_NAMES);
                     for pin in [
                         Pin::TempObjects,
                         Pin::HoldCursor,
                         Pin::AdvisoryLock,
                         Pin::Listen,
-                        Pin::SqlPrepare,
                         Pin::Sequence,
                         Pin::BackendPid,
                     ] {
                         self.pins.remove(pin);
                     }
                 }
-                Act::DeallocateAll => {
-                    self.statements.clear();
-                    link.state.statements.clear();
-                    link.state.orphans.clear();
-                    self.pins.remove(Pin::SqlPrepare);
-                    self.traces.remove(Traces::OWN_NAMES);
-                }
-                Act::Deallocate { name } => match self.statements.remove(name.as_bytes()) {
-                    // The one that was made for this is gone with it.
-                    Some(_) => link.state.orphans.retain(|orphan| !self.aliases.iter().any(|alias| alias.0 == *orphan)),
-                    None => self.traces.add(Traces::AUDIT),
-                },
-                Act::Sequence => self.on_sequence(link),
-                Act::LastSequence => self.on_last_sequence(link),
                 Act::Pin(pin) => self.pins.insert(*pin),
-                Act::Begin(_)
+                Act::Deallocate { .. }
+                | Act::DeallocateAll
+                | Act::Begin(_)
                 | Act::Commit { .. }
                 | Act::Rollback { .. }
                 | Act::PrepareTransaction
@@ -246,6 +290,15 @@ impl Machine {
             }
         };
     }
+}
+
+/// Where the session's settings are known from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Truth {
+    /// The texts.
+    Told,
+    /// An audit.
+    Asked,
 }
 
 fn consistency(level: &str) -> Option<Consistency> {

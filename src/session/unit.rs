@@ -236,14 +236,29 @@ impl Unit {
     }
 }
 
+/// How many bytes of what is left of a COPY that failed stand in front: PostgreSQL ignores them.
+pub fn stray(input: &[u8]) -> usize {
+    let mut at = 0;
+    while let Ok(Some(header)) = frame::header(&input[at..])
+        && matches!(header.tag, b'd' | b'c' | b'f')
+        && at + header.total <= input.len()
+    {
+        at += header.total;
+    }
+    at
+}
+
 /// EXECUTE, EXPLAIN EXECUTE, DEALLOCATE among others, or a look into pg_prepared_statements.
-fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
-    if verdict.statements > 1 && verdict.acts.iter().any(|act| matches!(act, Act::Deallocate { .. })) {
+pub fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+    if verdict.statements > 1
+        && verdict.acts.iter().any(|act| matches!(act, Act::Deallocate { .. } | Act::DeallocateAll))
+    {
         return true;
     }
     let starts = |word: &[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     let text_start = text.trim_ascii_start();
-    let explained = starts(b"EXPLAIN") && memchr::memmem::find(&text.to_ascii_uppercase(), b"EXECUTE").is_some();
+    let explained = (starts(b"EXPLAIN") || verdict.statements > 1)
+        && memchr::memmem::find(&text.to_ascii_uppercase(), b"EXECUTE").is_some();
     let listed = matches!(verdict.reason, Reason::UnsafeRelation { .. } | Reason::UnsafeFunction(_))
         && memchr::memmem::find(text, b"pg_prepared_statement").is_some();
     explained || listed || text_start.get(..7).is_some_and(|start| start.eq_ignore_ascii_case(b"EXECUTE"))

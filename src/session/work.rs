@@ -4,7 +4,6 @@
 use std::rc::Rc;
 
 use super::unit::End;
-use crate::cluster::NodeId;
 use crate::routing::Target;
 use crate::sql::{TransactionModes, Verdict};
 
@@ -109,8 +108,15 @@ pub(super) struct Work {
     pub skipping: bool,
     pub from_client: Piecemeal,
     pub from_server: Piecemeal,
-    /// Of statements that succeeded, if they have acts.
-    pub acts: Vec<Rc<Verdict>>,
+    /// The texts with acts whose execution is over.
+    pub executed: Vec<Executed>,
+}
+
+/// A text that was executed, and whether it failed: one that succeeded may stand in a unit that fails later.
+#[derive(Clone, Debug)]
+pub(super) struct Executed {
+    pub verdict: Rc<Verdict>,
+    pub fate: Fate,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,8 +133,8 @@ pub(super) enum Replay {
 pub(super) enum Setback {
     #[default]
     None,
-    /// The replica went away.
-    Lost(NodeId),
+    /// A node that was to answer, or was about to, did not (the metrics' word for it): it is among those to avoid.
+    Lost(&'static str),
     /// The replica answered with an error (the metrics' word for it): only the primary's word counts.
     Refused(&'static str),
 }

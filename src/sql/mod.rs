@@ -181,6 +181,13 @@ pub enum Act {
     Pin(Pin),
 }
 
+impl Act {
+    /// Prepared statements end with it.
+    pub fn forgets_statements(&self) -> bool {
+        matches!(self, Act::DiscardAll | Act::DeallocateAll | Act::Deallocate { .. })
+    }
+}
+
 /// Why a session keeps its primary connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Pin {

@@ -18,6 +18,8 @@ pub struct Timers {
     asked: Cell<u64>,
     /// The millisecond that the Tokio timer waits for; `u64::MAX` while it waits for nothing.
     armed: Cell<u64>,
+    /// All deadlines up to this millisecond were called.
+    fired: Cell<u64>,
     earlier: Notify,
 }
 
@@ -34,6 +36,7 @@ impl Timers {
             entries: RefCell::new(BTreeMap::new()),
             asked: Cell::new(0),
             armed: Cell::new(u64::MAX),
+            fired: Cell::new(0),
             earlier: Notify::new(),
         })
     }
@@ -89,6 +92,7 @@ impl Timers {
     /// Wakers run code of other tasks' schedulers, so the list is not borrowed while they are called.
     fn fire(&self) {
         let now = self.start.elapsed().as_millis() as u64;
+        self.fired.set(now);
         let due = {
             let mut entries = self.entries.borrow_mut();
             let later = entries.split_off(&(now + 1, 0));
@@ -107,6 +111,11 @@ impl Timers {
 }
 
 impl Timer {
+    /// Whether the deadline has come. Costs no look at the clock.
+    pub fn is_due(&self) -> bool {
+        self.key.0 <= self.timers.fired.get()
+    }
+
     /// The task that polls may have changed since the deadline was set.
     pub fn set_waker(&self, waker: &Waker) {
         let mut entries = self.timers.entries.borrow_mut();

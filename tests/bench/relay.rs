@@ -9,8 +9,7 @@ const BUFFER: usize = 64 * 1024;
 fn main() -> std::io::Result<()> {
     let mut arguments = std::env::args().skip(1);
     let (Some(listen), Some(server)) = (arguments.next(), arguments.next()) else {
-        eprintln!("usage: relay LISTEN SERVER");
-        std::process::exit(2);
+        return Err(std::io::Error::other("usage: relay LISTEN SERVER"));
     };
     // One thread, as one of pgweir's workers.
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {

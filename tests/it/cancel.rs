@@ -78,6 +78,27 @@ async fn a_cancel_of_an_idle_session_spares_what_comes_next_and_who_comes_next()
     }
 }
 
+/// A CancelRequest that arrived while its statement waited for a server connection was lost, and the statement ran on.
+#[tokio::test]
+async fn a_statement_that_waits_for_a_connection_is_cancelled_like_one_that_runs() {
+    let front = front::with(&[("pool.size", "1")]).await;
+    let mut holder = RawSession::log_in(front.port(), "app");
+    holder.query("BEGIN; CREATE TEMP TABLE held ()");
+    let mut waiting = RawSession::log_in(front.port(), "app");
+    let pipeline =
+        |sql| [say::parse("", sql, &[]), say::bind("", "", &[], &[]), say::execute("", 0), say::sync()].concat();
+    for request in [say::query("CREATE TABLE never ()"), pipeline("CREATE TABLE never ()")] {
+        waiting.send(&request);
+        let mut cancel = RawSession::connect(front.port());
+        cancel.send(&say::cancel_request(waiting.pid, &waiting.secret));
+        assert!(cancel.read_to_end().is_empty(), "a cancel is never answered");
+        let answer = waiting.read_until(b'Z');
+        assert_eq!(sqlstate(&answer).as_deref(), Some("57014"), "{answer:?}");
+    }
+    holder.query("ROLLBACK");
+    assert_eq!(sqlstate(&waiting.query("SELECT 1 / (1 - count(*)) FROM pg_class WHERE relname = 'never'")), None);
+}
+
 #[tokio::test]
 async fn every_session_has_a_key_of_its_own() {
     let front = front::shared().await;

@@ -11,7 +11,7 @@ use crate::harness::front::{self, Front};
 use crate::harness::wait;
 
 /// A program of PostgreSQL: beside the servers, or on the PATH where those came without clients.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let beside = postgres_bin().expect("PostgreSQL's programs").join(name);
     if beside.is_file() { beside } else { PathBuf::from(name) }
 }
@@ -40,7 +40,7 @@ pub async fn run(command: &mut Command) -> String {
     format!("{out}{err}")
 }
 
-async fn attempt(command: &mut Command) -> Output {
+pub async fn attempt(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).kill_on_drop(true).env("PGCONNECT_TIMEOUT", "20").env_remove("PGOPTIONS");
     tokio::time::timeout(wait::PATIENCE * 4, command.output()).await.expect("the client ends").expect("the client runs")
 }

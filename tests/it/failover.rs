@@ -268,24 +268,60 @@ async fn a_replica_that_lagged_before_the_start_is_left_out_as_lagging() {
     wait::until("it is used", || async { state("healthy") == 1.0 }).await;
 }
 
-/// A replica that stands still with its connections open: what it was asked hangs, but nobody is sent there any more once
-/// the probes have noticed, and when it wakes nothing is lost.
+/// A replica that stands still with its connections open: reads that hang there are asked elsewhere, nobody is sent there
+/// any more once the probes have noticed, and when it wakes it is used again.
 #[tokio::test]
-async fn a_frozen_replica_is_left_out_until_it_wakes() {
-    let front = front::alone("frozen", QUICK).await;
+async fn a_frozen_replica_holds_up_no_read() {
+    let mut settings = QUICK.to_vec();
+    settings.push(("routing.read_stall_timeout", "\"600ms\""));
+    let front = front::alone("frozen", &settings).await;
     let Some(proxy) = front.proxy() else { return };
     let readers = Readers::start(&front);
-    readers.go_on(500).await;
+    wait::until("the reads have moved", || async {
+        proxy.metrics().sum("pgweir_transactions_total", &[("route", "replica"), ("node", "replica1")]) > 200.0
+    })
+    .await;
     front.cluster.replicas[0].freeze();
     wait::until("it is found to be down", || async {
         proxy.metrics().sum("pgweir_node_up", &[("node", "replica1")]) == 0.0
     })
     .await;
-    let session = front.connect("app").await;
-    for _ in 0..100 {
-        wait::in_time("a read elsewhere", session.value("SELECT name FROM numbers WHERE id = 1")).await;
-    }
-    front.cluster.replicas[0].thaw();
     readers.go_on(500).await;
-    readers.end().await;
+    // Each of them ends, so none hangs on the frozen one.
+    wait::in_time("every reader's last read", readers.end()).await;
+    assert!(proxy.metrics().sum("pgweir_retries_total", &[("reason", "stalled")]) > 0.0, "reads hung there and moved");
+    front.cluster.replicas[0].thaw();
+    wait::until("it is found to be up", || async {
+        proxy.metrics().sum("pgweir_node_up", &[("node", "replica1")]) == 1.0
+    })
+    .await;
+}
+
+/// One server process stands still in a replica that answers all its probes.
+#[tokio::test]
+async fn a_frozen_server_process_holds_up_no_read() {
+    let mut settings = QUICK.to_vec();
+    settings.push(("routing.read_stall_timeout", "\"200ms\""));
+    let front = front::alone("process", &settings).await;
+    let Some(proxy) = front.proxy() else { return };
+    let session = front.connect("app").await;
+    let stalled = || proxy.metrics().sum("pgweir_retries_total", &[("reason", "stalled")]);
+    wait::until("a read was asked elsewhere", || async {
+        for replica in &front.cluster.replicas {
+            let pid = replica.ask("SELECT min(pid) FROM pg_stat_activity WHERE usename = 'app'").await;
+            if let Ok(pid) = pid.parse() {
+                replica.freeze_one(pid);
+            }
+        }
+        assert_eq!(wait::in_time("a read", session.value("SELECT name FROM numbers WHERE id = 1")).await, "number 1");
+        stalled() > 0.0
+    })
+    .await;
+    // A read that is merely long, though not longer than six times the limit, stays where it is.
+    let before = stalled();
+    session.value("SELECT count(*), pg_sleep(0.8) FROM numbers").await;
+    assert_eq!(stalled(), before);
+    for replica in &front.cluster.replicas {
+        replica.thaw();
+    }
 }

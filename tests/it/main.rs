@@ -14,4 +14,5 @@ mod isolation;
 mod limits;
 mod login;
 mod routing;
+mod tls;
 mod transcripts;

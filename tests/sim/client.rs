@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use pgweir::protocol::frontend::{message, put_parse, put_query, put_statement};
 
 use super::backend::Backend;
+use super::sql::Status;
 use super::world::{Dice, Ideal};
 
 /// One of the ideal servers that the client may be talking to: more than one after a loss whose outcome is unknown.
@@ -28,6 +29,20 @@ impl Ghost {
     }
 }
 
+/// What the client does not do before it has heard what it waits for.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum Pause {
+    #[default]
+    None,
+    /// The rest of the unit comes behind a Flush.
+    Flush,
+    /// A COPY FROM STDIN was asked for.
+    Copy,
+    /// It has begun: rows can be sent.
+    Copying,
+}
+
+#[derive(Default)]
 pub struct Client {
     ghosts: Vec<Ghost>,
     /// What is not answered, each with one ReadyForQuery to come.
@@ -36,117 +51,270 @@ pub struct Client {
     begun: bool,
     /// A loss was told: the status that follows says whether the block goes on.
     told: bool,
+    pause: Pause,
+    /// The unit's rest behind a Flush, or of a COPY: whether it was asked for by a Query.
+    rest: Vec<u8>,
+    /// The connection of the unit that is half sent was lost: what comes of it is only what ends it.
+    rest_is_lost: bool,
     pub got: Vec<u8>,
     /// The newest position that it has seen, as reader or writer.
     pub seen: u64,
     pub in_block: bool,
     pub left: usize,
+    /// It takes values from a sequence. Then it asks for the last one before it takes the first: pgweir does not keep a
+    /// session on its connection for values that nobody asks for, so that a first question may come too late.
+    counts: bool,
+    counted: bool,
+    /// Nothing of note is held back for it.
+    hears_early: bool,
+    /// What it was told by nextval last.
+    value: Option<u64>,
 }
 
-fn execute(out: &mut Vec<u8>, statement: &[u8], value: Option<usize>) {
+const READ: &[u8] = b"SELECT v FROM t WHERE id = $1\0\0\0";
+
+fn execute(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], value: Option<usize>) {
+    bind(out, portal, statement, value);
+    run(out, portal, 0);
+}
+
+fn bind(out: &mut Vec<u8>, portal: &[u8], statement: &[u8], value: Option<usize>) {
     message(out, b'B', |out| {
-        out.push(0);
-        out.extend_from_slice(statement);
-        out.extend_from_slice(b"\0\0\0");
+        for name in [portal, statement] {
+            out.extend_from_slice(name);
+            out.push(0);
+        }
+        out.extend_from_slice(b"\0\0");
         match value.map(|value| value.to_string()) {
             Some(value) => {
                 out.extend_from_slice(b"\0\x01");
                 out.extend_from_slice(&(value.len() as u32).to_be_bytes());
                 out.extend_from_slice(value.as_bytes());
             }
-            None => out.extend_from_slice(b"\0\0\0\0\0\0"),
+            None => out.extend_from_slice(b"\0\0"),
         }
         out.extend_from_slice(b"\0\0");
     });
-    message(out, b'E', |out| out.extend_from_slice(b"\0\0\0\0\0"));
+}
+
+fn run(out: &mut Vec<u8>, portal: &[u8], most: u32) {
+    message(out, b'E', |out| {
+        out.extend_from_slice(portal);
+        out.push(0);
+        out.extend_from_slice(&most.to_be_bytes());
+    });
+}
+
+fn end(out: &mut Vec<u8>, tag: u8) {
+    message(out, tag, |_| {});
 }
 
 impl Client {
-    pub fn new() -> Client {
+    pub fn new(left: usize, counts: bool, hears_early: bool) -> Client {
         let ghost = Ghost::new(Backend::default(), Vec::new(), &VecDeque::new());
-        Client {
-            ghosts: vec![ghost],
-            units: VecDeque::new(),
-            begun: false,
-            told: false,
-            got: Vec::new(),
-            seen: 0,
-            in_block: false,
-            left: 12,
-        }
+        Client { ghosts: vec![ghost], left, counts, hears_early, ..Client::default() }
     }
 
-    /// The next unit; its answer by the ideal server is noted.
+    /// The next unit, or the rest of one; its answer by the ideal server is noted. Empty: there is nothing to be said now.
     pub fn next(&mut self, dice: &mut Dice) -> Vec<u8> {
+        match self.pause {
+            Pause::Copy => return Vec::new(),
+            Pause::Flush if !self.rest_is_lost && self.ghosts.iter().any(|ghost| !ghost.expected.is_empty()) => {
+                return Vec::new();
+            }
+            Pause::Flush | Pause::Copying => return self.finish(dice),
+            Pause::None => {}
+        }
         let mut out = Vec::new();
-        if dice.one_in(3) {
-            self.extended(&mut out, dice)
-        } else {
-            put_query(&mut out, self.text(dice).as_bytes())
+        match dice.below(16) {
+            _ if self.ghosts.len() == 1 && self.counts && !self.counted => {
+                put_query(&mut out, b"SELECT currval('s')");
+            }
+            0..=4 => self.extended(&mut out, dice),
+            5 if !self.in_block || dice.one_in(2) => self.copy_in(&mut out, dice),
+            6 if dice.one_in(4) => message(&mut out, b'F', |out| out.extend_from_slice(&[0; 10])),
+            _ => {
+                let mut text = self.text(dice);
+                while dice.one_in(6) {
+                    text = format!("{text}; {}", self.text(dice));
+                }
+                put_query(&mut out, text.as_bytes())
+            }
         }
         self.left -= 1;
-        for ghost in &mut self.ghosts {
-            ghost.now.on_bytes(&out, &mut Ideal);
-            ghost.expected.append(&mut ghost.now.out);
-        }
+        self.expect(&out);
         let mut unit = Vec::new();
         for message in messages(&out) {
             unit.extend_from_slice(message);
-            if matches!(message[0], b'Q' | b'S') {
+            if matches!(message[0], b'Q' | b'S' | b'F') {
                 self.units.push_back(std::mem::take(&mut unit));
             }
+        }
+        if !unit.is_empty() {
+            self.units.push_back(unit);
         }
         out
     }
 
+    fn expect(&mut self, bytes: &[u8]) {
+        for ghost in &mut self.ghosts {
+            ghost.now.on_bytes(bytes, &mut Ideal);
+            ghost.expected.append(&mut ghost.now.out);
+        }
+    }
+
+    /// The rest of the unit that was begun.
+    fn finish(&mut self, dice: &mut Dice) -> Vec<u8> {
+        let mut out = std::mem::take(&mut self.rest);
+        if self.pause == Pause::Copying {
+            let extended = std::mem::take(&mut out).first() == Some(&b'P');
+            for _ in 0..dice.below(3) {
+                message(&mut out, b'd', |out| out.extend_from_slice(b"0\n"));
+            }
+            match dice.below(5) {
+                0 => {
+                    message(&mut out, b'd', |out| out.extend_from_slice(b"bad\n"));
+                    end(&mut out, b'c');
+                }
+                1 => message(&mut out, b'f', |out| out.extend_from_slice(b"enough\0")),
+                _ => end(&mut out, b'c'),
+            }
+            if extended {
+                end(&mut out, b'S');
+            }
+        }
+        self.pause = Pause::None;
+        let mut goes_on = true;
+        for message in messages(&out) {
+            if self.rest_is_lost {
+                // What comes of it is only its end.
+                self.rest_is_lost = message[0] != b'S';
+                goes_on &= self.rest_is_lost;
+                continue;
+            }
+            match self.units.back_mut() {
+                Some(unit) if goes_on => unit.extend_from_slice(message),
+                _ => self.units.push_back(message.to_vec()),
+            }
+            goes_on = message[0] != b'S';
+            self.expect(message);
+        }
+        out
+    }
+
+    fn copy_in(&mut self, out: &mut Vec<u8>, dice: &mut Dice) {
+        if dice.one_in(2) {
+            put_query(out, b"COPY t FROM STDIN");
+        } else {
+            put_parse(out, b"", b"COPY t FROM STDIN\0\0\0");
+            execute(out, b"", b"", None);
+            // Not ended by a Sync before the rows are there: whoever sends one earlier may hear two ReadyForQuery.
+            end(out, b'H');
+        }
+        self.rest = vec![out[0]];
+        self.pause = Pause::Copy;
+    }
+
+    /// In a block that failed a statement without a result can still be described, and Bind still counts parameters, if only
+    /// the statement is on that connection; pgweir may not have it there, and says 25P02.
+    fn is_sound(&self) -> bool {
+        self.ghosts.iter().all(|ghost| ghost.now.status() != Status::Failed)
+    }
+
     fn text(&mut self, dice: &mut Dice) -> String {
         let id = dice.below(4);
+        let sound = self.is_sound();
         if self.in_block && dice.one_in(3) {
             self.in_block = false;
             return ["COMMIT", "COMMIT", "ROLLBACK"][dice.below(3)].to_owned();
         }
-        match dice.below(16) {
-            0..=5 => format!("SELECT v FROM t WHERE id = {id}"),
-            6..=8 if self.ghosts.iter().all(|ghost| ghost.now.is_clean()) => {
-                format!("UPDATE t SET v = 1 WHERE id = {id}")
-            }
-            9 if !self.in_block => {
+        let text = match dice.below(40) {
+            0..=11 => return format!("SELECT v FROM t WHERE id = {id}"),
+            12..=14 => return format!("UPDATE t SET v = 1 WHERE id = {id}"),
+            15..=18 if !self.in_block => {
                 self.in_block = true;
-                ["BEGIN", "BEGIN READ ONLY"][dice.below(2)].to_owned()
+                ["BEGIN", "BEGIN READ ONLY", "BEGIN READ ONLY", "BEGIN"][id]
             }
-            10 => format!("SET search_path TO 'p{id}'"),
-            11 => ["RESET search_path", "RESET ALL", "SET work_mem TO '64kB'"][dice.below(3)].to_owned(),
-            12 => "SELECT nosuch()".to_owned(),
-            13 if !self.in_block => {
-                ["DISCARD ALL", "DEALLOCATE ALL", "DEALLOCATE s1", "SELECT loud_writer()"][id].to_owned()
+            19..=20 => return format!("SET search_path TO 'p{id}'"),
+            21 => return format!("SET application_name TO 'a{id}'"),
+            22 => return format!("SET LOCAL search_path TO 'l{id}'"),
+            23 => ["RESET search_path", "RESET ALL", "SET work_mem TO '64kB'", "RESET application_name"][id],
+            24 => "SELECT nosuch()",
+            25 if !self.in_block => ["DISCARD ALL", "DEALLOCATE ALL", "SELECT loud_writer()", "DISCARD ALL"][id],
+            26 => ["DEALLOCATE s1", "DEALLOCATE s2", "DEALLOCATE p1", "DEALLOCATE ALL"][id],
+            27 => ["SAVEPOINT a", "SAVEPOINT b", "ROLLBACK TO a", "ROLLBACK TO b"][id],
+            28 => ["SAVEPOINT a", "ROLLBACK TO a", "ROLLBACK TO a", "SAVEPOINT a"][id],
+            29 => return format!("COPY (SELECT v FROM t WHERE id = {id}) TO STDOUT"),
+            30 => ["CREATE TEMP TABLE tmp (v text)", "DROP TABLE tmp", "SELECT v FROM tmp", "SELECT v FROM tmp"][id],
+            31 => ["LISTEN c", "UNLISTEN *", "SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock_all()"][id],
+            32..=33 if self.counts => {
+                ["SELECT nextval('s')", "SELECT currval('s')", "SELECT currval('s')", "SELECT nextval('s')"][id]
             }
-            _ => "SHOW search_path".to_owned(),
-        }
+            // In a block that failed statements cannot be given their own names.
+            34 if sound => [
+                "PREPARE p1 AS SELECT v FROM t WHERE id = 1",
+                "EXECUTE p1",
+                "EXECUTE s1(2)",
+                "PREPARE p1 AS UPDATE t SET v = 1 WHERE id = 1",
+            ][id],
+            35 => "SHOW application_name",
+            _ => "SHOW search_path",
+        };
+        text.to_owned()
     }
 
     fn extended(&mut self, out: &mut Vec<u8>, dice: &mut Dice) {
-        // A statement without a result can be described even in a block that failed, if only it is on that connection; pgweir
-        // may not have it there, and says 25P02.
-        let failed = self.ghosts.iter().any(|ghost| ghost.now.is_failed());
+        let mut flushed = None;
+        let sound = self.is_sound();
         for _ in 0..=dice.below(3) {
-            let (name, id) = ([&b""[..], b"s1", b"s2"][dice.below(3)], dice.below(4));
-            match dice.below(7) {
-                0..=1 => put_parse(out, name, b"SELECT v FROM t WHERE id = $1\0\0\0"),
-                2 if !self.in_block => put_parse(out, name, b"UPDATE t SET v = 1 WHERE id = $1\0\0\0"),
-                3 => put_statement(out, b'C', name),
-                4 if !failed => put_statement(out, b'D', name),
-                _ => execute(out, name, Some(id)),
+            let name = [&b""[..], b"s1", b"s2"][if sound { dice.below(3) } else { 1 + dice.below(2) }];
+            let id = dice.below(4);
+            match dice.below(14) {
+                0..=2 => put_parse(out, name, READ),
+                3 => put_parse(out, name, b"UPDATE t SET v = 1 WHERE id = $1\0\0\0"),
+                4 => put_statement(out, b'C', name),
+                5 if sound => put_statement(out, b'D', name),
+                6 => {
+                    let text = self.text(dice);
+                    put_parse(out, b"", &[text.as_bytes(), b"\0\0\0"].concat());
+                    execute(out, b"", b"", None);
+                }
+                7 => {
+                    put_parse(out, b"", b"SELECT v FROM three\0\0\0");
+                    bind(out, b"c", b"", None);
+                    for _ in 0..=id {
+                        run(out, b"c", 1 + dice.below(3) as u32);
+                    }
+                }
+                8 => message(out, b'C', |out| out.extend_from_slice(b"Pc\0")),
+                9 => message(out, b'D', |out| out.extend_from_slice(b"P\0")),
+                10 => execute(out, b"c", name, Some(id)),
+                _ => execute(out, b"", name, Some(id)),
             }
-            if dice.one_in(5) {
-                message(out, b'S', |_| {});
+            match dice.below(12) {
+                0 | 1 => end(out, b'S'),
+                2 => {
+                    end(out, b'H');
+                    flushed = Some(out.len()).filter(|_| dice.one_in(2)).or(flushed);
+                }
+                _ => {}
             }
         }
-        message(out, b'S', |_| {});
+        end(out, b'S');
+        if let Some(flushed) = flushed {
+            self.rest = out.split_off(flushed);
+            self.pause = Pause::Flush;
+        }
     }
 
     /// Everything was answered.
     pub fn is_quiet(&self) -> bool {
         self.units.is_empty()
+    }
+
+    /// The rest of a unit is to be sent.
+    pub fn has_more(&self) -> bool {
+        self.pause != Pause::None
     }
 
     /// The oldest unit's connection was lost, and the client hears so: any part of the unit may have been done.
@@ -161,21 +329,27 @@ impl Client {
                 steps.push(partly.clone());
                 // Whether an unnamed statement was replaced is unknown: rather none than the wrong one.
                 let mut without = partly.clone();
-                without.statements.remove(&b""[..]);
+                without.process.statements.remove(&b""[..]);
                 steps.push(without);
             }
             for (mut after, in_block) in steps.into_iter().flat_map(|step| [(step.clone(), true), (step, false)]) {
                 after.lose(in_block);
                 after.out.clear();
                 // The answer ends as that to a Sync does; the unit in front is then an empty one.
-                let sync = [b'S', 0, 0, 0, 4];
                 let mut units = self.units.clone();
-                units.push_front(sync.to_vec());
+                units.push_front(SYNC.to_vec());
                 ghosts.push(Ghost::new(after, Vec::new(), &units));
             }
         }
-        self.units.push_front(vec![b'S', 0, 0, 0, 4]);
-        (self.ghosts, self.begun, self.told) = (ghosts, true, true);
+        self.rest_is_lost = self.units.is_empty() && self.pause != Pause::None;
+        if self.rest_is_lost && unit[0] == b'Q' {
+            // It is over; there is nothing to end.
+            (self.pause, self.rest_is_lost) = (Pause::None, false);
+        } else if self.rest_is_lost && self.pause != Pause::Flush {
+            (self.pause, self.rest) = (Pause::Flush, SYNC.to_vec());
+        }
+        self.units.push_front(SYNC.to_vec());
+        (self.ghosts, self.begun, self.told, self.value) = (ghosts, true, true, None);
     }
 
     /// A connection was lost while nothing of the client's was under way: if there was a block, it can only be ended.
@@ -184,7 +358,7 @@ impl Client {
             return;
         }
         let in_block: Vec<Backend> =
-            self.ghosts.iter().map(|ghost| ghost.base.clone()).filter(Backend::is_in_block).collect();
+            self.ghosts.iter().map(|ghost| ghost.base.clone()).filter(|base| base.status() != Status::Idle).collect();
         for mut base in in_block {
             base.lose(true);
             self.ghosts.push(Ghost::new(base, Vec::new(), &self.units));
@@ -199,17 +373,34 @@ impl Client {
                 return false;
             };
             let expected: Vec<u8> = ghost.expected.drain(..length).collect();
-            let same = match position(got) {
-                None => got == expected,
-                Some(_) => got.len() == expected.len() && position(&expected).is_some() && got[0] == expected[0],
+            let masked = |mark| number(got, mark).is_some() && number(&expected, mark).is_some();
+            let same = match masked("v:") || masked("q:") {
+                false => got == expected,
+                true => got.len() == expected.len() && got[0] == expected[0],
             };
             wanted.push(show(&expected));
             same
         });
         if self.ghosts.is_empty() {
+            wanted.dedup();
             return Err(format!("{} instead of one of {wanted:?}", show(got)));
         }
+        if let Some(value) = number(got, "q:") {
+            let known = self.value.replace(value);
+            if got.ends_with(b"c") && known.is_some_and(|known| known != value) {
+                return Err(format!("currval is {value}, but nextval was {known:?}"));
+            }
+        }
+        self.counted |= contains(got, b"C55000\0");
         self.begun = got[0] != b'Z';
+        match (got[0], self.pause) {
+            _ if self.units.len() > 1 => {}
+            (b'G', Pause::Copy) => self.pause = Pause::Copying,
+            // It did not begin.
+            (b'E', Pause::Copy) if self.rest[0] == b'P' => (self.pause, self.rest) = (Pause::Flush, SYNC.to_vec()),
+            (b'E', Pause::Copy) => self.pause = Pause::None,
+            _ => {}
+        }
         if !self.begun {
             let unit = self.units.pop_front().unwrap_or_default();
             for ghost in &mut self.ghosts {
@@ -217,7 +408,7 @@ impl Client {
                 ghost.base.out.clear();
             }
             if std::mem::take(&mut self.told) {
-                self.in_block = self.ghosts.iter().any(|ghost| ghost.now.is_in_block());
+                self.in_block = self.ghosts.iter().any(|ghost| ghost.now.status() != Status::Idle);
             }
         }
         Ok(())
@@ -227,8 +418,11 @@ impl Client {
     pub fn check(&mut self, level: u64, acknowledged: &mut u64, bereaved: bool) -> Result<(), String> {
         while let Some(length) = whole(&self.got) {
             let got: Vec<u8> = self.got.drain(..length).collect();
+            // After something was forwarded a replica's error is the answer.
+            let own =
+                self.hears_early && self.begun && got[0] == b'E' && contains(&got, b"an error of the replica's own");
             let loss = got[0] == b'E' && [&b"C08006\0"[..], b"C08007\0"].iter().any(|code| contains(&got, code));
-            if loss && bereaved && !self.units.is_empty() {
+            if (own || loss && bereaved) && !self.units.is_empty() {
                 self.lose();
                 continue;
             }
@@ -246,6 +440,8 @@ impl Client {
         Ok(())
     }
 }
+
+const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 
 /// One message after the other.
 fn messages(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -265,10 +461,16 @@ fn whole(bytes: &[u8]) -> Option<usize> {
     (bytes.len() >= total).then_some(total)
 }
 
+/// The number behind a mark.
+fn number(message: &[u8], mark: &str) -> Option<u64> {
+    let text = String::from_utf8_lossy(message);
+    text[text.find(mark)? + 2..].get(..16)?.parse().ok()
+}
+
 fn position(message: &[u8]) -> Option<(u64, u64)> {
     let text = String::from_utf8_lossy(message);
-    let rest = &text[text.find("v:")? + 2..];
-    Some((rest.get(..16)?.parse().ok()?, rest.get(17..33)?.parse().ok()?))
+    let snapshot = text[text.find("v:")? + 2..].get(17..33)?.parse().ok()?;
+    Some((number(message, "v:")?, snapshot))
 }
 
 fn show(message: &[u8]) -> String {

@@ -147,7 +147,7 @@ impl Session {
                 world.broken.push(format!("session {} parks twice", self.id));
             }
             if node > 0 && world.dice.one_in(20) {
-                self.machine.on_lost_lease(pgweir::cluster::NodeId(node as u16));
+                self.machine.on_lost_lease(pgweir::cluster::NodeId(node as u16), "connect_failed");
                 self.lease = self.parked.take();
                 continue;
             }
@@ -219,11 +219,33 @@ impl Session {
     fn release(&mut self, world: &mut World) {
         match self.lease.take() {
             Some(lease) if lease.state.spoiled => drop(lease),
-            Some(lease) if self.server_in.is_empty() => world.put_back(lease),
+            Some(mut lease) if self.server_in.is_empty() => {
+                // What is left of a COPY that failed.
+                let (bytes, node) = (std::mem::take(&mut lease.to_server), lease.node);
+                lease.backend.on_bytes(&bytes, &mut Rows { world, node });
+                world.put_back(lease)
+            }
             Some(_) => world.broken.push(format!("session {} releases with a reply under way", self.id)),
             None => world.broken.push(format!("session {} releases nothing", self.id)),
         }
         self.lease = self.parked.take();
+    }
+
+    /// The client is gone: a connection that can be cleaned is given back.
+    pub fn vanish(&mut self, world: &mut World) {
+        let idle = self.machine.is_idle() && !self.machine.pins().spoil();
+        for mut lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
+            if !idle || lease.node > 0 || lease.state.spoiled {
+                continue;
+            }
+            let mut query = lease.to_server.split_off(0);
+            pgweir::protocol::frontend::put_query(&mut query, b"DISCARD ALL");
+            let node = lease.node;
+            lease.backend.on_bytes(&query, &mut Rows { world, node });
+            lease.backend.out.clear();
+            lease.state = pgweir::pool::state::ConnectionState::default();
+            world.put_back(lease);
+        }
     }
 
     fn again(&mut self) {

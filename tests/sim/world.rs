@@ -67,6 +67,8 @@ pub struct World {
     pub catalog: Catalog,
     pub replica_reads: u64,
     unresolved: u64,
+    /// Of the one sequence.
+    value: u64,
 }
 
 fn at(lsn: u64) -> Position {
@@ -88,6 +90,7 @@ fn node(id: usize) -> NodeView {
         lag: Some(Duration::ZERO),
         lag_bytes: Some(0),
         lag_observed: Some(Duration::ZERO),
+        answered: None,
         weight: 1,
         stats: Arc::new(stats),
         facts: Arc::new(NodeFacts::default()),
@@ -121,13 +124,14 @@ impl World {
             catalog: catalog(),
             replica_reads: 0,
             unresolved: 0,
+            value: 0,
         }
     }
 
     /// One thing happens that no session asked for.
     pub fn turn(&mut self) {
         let node = 1 + self.dice.below(2);
-        match self.dice.below(5) {
+        match self.dice.below(6) {
             0 => self.replayed[node] += self.dice.below(self.log.len() - self.replayed[node] + 1),
             1 => {
                 self.ticket += 1;
@@ -147,6 +151,8 @@ impl World {
                 let seen = &mut self.view.nodes[node];
                 (seen.observation, seen.replay) = (number, Lsn(replay));
             }
+            // Somebody writes who does not come through pgweir.
+            5 if self.dice.one_in(8) => self.log.push(vec![self.dice.below(4) as u32]),
             _ => {}
         }
     }
@@ -191,16 +197,20 @@ impl World {
         if !connection.backend.is_clean() || !connection.backend.out.is_empty() || !connection.to_server.is_empty() {
             self.broken.push(format!("connection {} was given back with something under way", connection.id));
         }
-        if known != connection.backend.settings {
-            let is = &connection.backend.settings;
+        let process = &connection.backend.process;
+        if known != process.kept.settings {
+            let is = &process.kept.settings;
             self.broken.push(format!("connection {} has {is:?}, given back as {known:?}", connection.id));
         }
-        let named = connection.backend.statements.keys().filter(|name| !name.is_empty()).count();
+        if !process.pins().is_empty() || (process.sequence.is_some() && connection.state.sequences.is_none()) {
+            self.broken.push(format!("connection {} was given back with {:?}", connection.id, process.pins()));
+        }
+        let named = process.statements.keys().filter(|name| !name.is_empty()).count();
         let known = connection.state.statements.len() + connection.state.orphans.len();
         if named != known {
             self.broken.push(format!("connection {} has {named} statements, not {known}", connection.id));
         }
-        if connection.backend.statements.contains_key(&b""[..]) && connection.state.unnamed.is_none() {
+        if process.statements.contains_key(&b""[..]) && connection.state.unnamed.is_none() {
             self.broken
                 .push(format!("connection {}: the unnamed statement is {:?}", connection.id, connection.state.unnamed));
         }
@@ -225,6 +235,11 @@ impl Store for Rows<'_> {
     fn commit(&mut self, rows: &[u32]) -> u64 {
         self.world.log.push(rows.to_vec());
         self.world.log.len() as u64
+    }
+
+    fn next_value(&mut self) -> u64 {
+        self.world.value += 1;
+        self.world.value
     }
 
     fn is_writable(&self) -> bool {
@@ -254,6 +269,10 @@ impl Store for Ideal {
         0
     }
 
+    fn next_value(&mut self) -> u64 {
+        1
+    }
+
     fn is_writable(&self) -> bool {
         true
     }
@@ -270,23 +289,34 @@ fn catalog() -> Catalog {
     let function = |schema: &str, safety, conduct| Function {
         schema: schema.into(),
         least_arguments: 0,
-        most_arguments: 0,
+        most_arguments: 1,
         takes_row: TakesRow::No,
         safety,
         conduct,
     };
-    let loud = function("public", Safety::Unsafe("it sets".into()), Conduct::AUDIT);
     catalog.functions = HashMap::default();
-    catalog.functions.entry("loud_writer".into()).or_default().push(loud);
+    for (name, schema, conduct) in [
+        ("loud_writer", "public", Conduct::AUDIT),
+        ("pg_advisory_lock", "pg_catalog", Conduct::AUDIT),
+        ("pg_advisory_unlock_all", "pg_catalog", Conduct::AUDIT),
+        ("nextval", "pg_catalog", Conduct::SEQUENCE),
+        ("currval", "pg_catalog", Conduct::LAST_SEQUENCE),
+    ] {
+        let found = function(schema, Safety::Unsafe("it leaves something".into()), conduct);
+        catalog.functions.entry(name.into()).or_default().push(found);
+    }
     let equals = Named { schema: "pg_catalog".into(), safety: Safety::Safe, conduct: Conduct::QUIET };
     catalog.operators.entry("=".into()).or_default().push(equals);
-    catalog.relations.entry("t".into()).or_default().push(Relation {
-        schema: "public".into(),
-        safety: Safety::Safe,
-        conduct: Conduct::QUIET,
-        write_conduct: Conduct::QUIET,
-        writes: Writes::Refused,
-        sequence: IsSequence::No,
-    });
+    for (name, sequence) in [("t", IsSequence::No), ("three", IsSequence::No), ("s", IsSequence::Yes)] {
+        let safety = if sequence == IsSequence::No { Safety::Safe } else { Safety::Unsafe("a sequence".into()) };
+        catalog.relations.entry(name.into()).or_default().push(Relation {
+            schema: "public".into(),
+            safety,
+            conduct: Conduct::QUIET,
+            write_conduct: Conduct::QUIET,
+            writes: Writes::Refused,
+            sequence,
+        });
+    }
     catalog
 }

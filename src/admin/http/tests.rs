@@ -25,6 +25,7 @@ fn node(id: u16, role: Role, health: Health) -> NodeView {
         lag: (role == Role::Replica).then_some(Duration::from_millis(1500)),
         lag_bytes: (role == Role::Replica).then_some(8192),
         lag_observed: (role == Role::Replica).then_some(Duration::from_millis(1500)),
+        answered: None,
         weight: 1,
         stats: Arc::default(),
         facts: Arc::default(),

@@ -1,6 +1,7 @@
 //! Cancels against a scripted node, and cancels and pools against PostgreSQL itself: proof of the role, a terminated server
 //! process, a refusal.
 
+use std::future::poll_fn;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -22,10 +23,16 @@ fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
         let session = cancels.register(&worker, cancels.next_pid(), SecretLength::ThirtyTwo).unwrap();
         assert_eq!(session.secret().len(), 32);
         let (pid, secret) = (session.pid(), session.secret().to_vec());
-        assert_eq!(cancels.cancel(pid, &secret).await, CancelOutcome::NothingToCancel);
+        let (idle, outcome) = tokio::join!(
+            async {
+                poll_fn(|cx| session.poll_asked(cx)).await;
+                session.answer(CancelOutcome::NothingToCancel);
+            },
+            cancels.cancel(pid, &secret)
+        );
+        assert_eq!((idle, outcome), ((), CancelOutcome::NothingToCancel));
 
         let lease = checkout(&pool, &worker).await.unwrap();
-        session.set_current(Some(&lease.cancel));
         assert_eq!(cancels.cancel(pid, &secret[..31]).await, CancelOutcome::UnknownKey);
         assert_eq!(cancels.cancel(pid + 1, &secret).await, CancelOutcome::UnknownKey);
         node.see(|seen| seen.hold_cancels = true);
@@ -36,8 +43,9 @@ fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
             let outcome = asked.cancel(pid, &key).await;
             answer.replace(Some(outcome));
         });
+        poll_fn(|cx| session.poll_asked(cx)).await;
+        session.deliver(&lease.cancel);
         until("the node hears of it", || node.see(|seen| seen.cancels.clone()) == [(1, b"key!".to_vec())]).await;
-        session.set_current(None);
         lease.release();
         let mut waiter = wait(&pool, &worker);
         assert!(now(&mut waiter).is_none());
@@ -157,22 +165,28 @@ fn a_real_node_is_logged_in_to_cancelled_and_replaced() {
 
         let cancels = Cancels::new();
         let session = cancels.register(&worker, cancels.next_pid(), SecretLength::Four).unwrap();
-        session.set_current(Some(&lease.cancel));
+        let target = Arc::clone(&lease.cancel);
+        let cancel = || async {
+            let asked = async {
+                poll_fn(|cx| session.poll_asked(cx)).await;
+                session.deliver(&target);
+            };
+            tokio::join!(cancels.cancel(session.pid(), session.secret()), asked).0
+        };
         ask(&mut lease, "SELECT pg_sleep(600)").await;
-        assert_eq!(cancels.cancel(session.pid(), session.secret()).await, CancelOutcome::Delivered);
+        assert_eq!(cancel().await, CancelOutcome::Delivered);
         // The signal may come before the statement began, and is lost then, as with PostgreSQL itself: ask again.
         let mut slept = Box::pin(answer(&mut lease));
         let words = loop {
             tokio::select! {
                 words = &mut slept => break words,
                 () = worker.timers.sleep_until(Instant::now() + Duration::from_millis(200)) => {
-                    cancels.cancel(session.pid(), session.secret()).await;
+                    cancel().await;
                 }
             }
         };
         drop(slept);
         assert!(words.contains("C57014"), "{words}");
-        session.set_current(None);
 
         let first = lease.pid();
         let mut other = checkout_primary(&pool, &worker).await.unwrap();

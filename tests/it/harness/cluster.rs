@@ -103,6 +103,11 @@ impl Node {
         signal_all("-CONT", &self.all_processes());
     }
 
+    /// One server process stands still, and the rest of the server does not.
+    pub fn freeze_one(&self, pid: u32) {
+        signal_all("-STOP", &[pid]);
+    }
+
     /// The postmaster first, so that it starts no new children meanwhile.
     fn all_processes(&self) -> Vec<u32> {
         let postmaster = self.pid();

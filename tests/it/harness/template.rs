@@ -86,6 +86,7 @@ CREATE FUNCTION shout(text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE NOTI
 CREATE FUNCTION scribble_and_count(text) RETURNS bigint LANGUAGE plpgsql AS
   $$ BEGIN INSERT INTO scribble (who) VALUES ($1); RETURN (SELECT count(*) FROM scribble WHERE who = $1); END $$;
 CREATE TYPE mood AS ENUM ('calm', 'wild');
+CREATE TYPE span AS RANGE (subtype = float8, multirange_type_name = spans);
 CREATE SCHEMA elsewhere;
 CREATE TABLE elsewhere.numbers (id int PRIMARY KEY, name text NOT NULL, half numeric);
 INSERT INTO elsewhere.numbers VALUES (1, 'another one', 0.5);
