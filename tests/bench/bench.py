@@ -19,6 +19,9 @@ import signal
 import sys
 from pathlib import Path
 
+# Nothing is left beside the sources.
+sys.dont_write_bytecode = True
+
 import fronts as peers
 import load
 import machine
