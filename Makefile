@@ -3,7 +3,7 @@
 # cargo may just have been installed by rustup.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test setup lint consistency chaos oracle sim
+.PHONY: demo test setup lint consistency chaos oracle sim bench
 
 demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
 	config/setup.sh demo
@@ -37,3 +37,8 @@ oracle: setup ## so many calls of built-ins and as many generated statements on 
 
 sim: ## one seed of the simulation, with its trace: make sim SEED=…
 	SIM_SEED=$(SEED) cargo test --locked --test sim -- --nocapture
+
+bench: ## beside PgBouncer, Pgpool-II, HAProxy and a bare relay, and what splitting gives; half an hour on a quiet machine
+	config/setup.sh bench
+	cargo build --release --locked --bin pgweir --example relay
+	python3 tests/bench/bench.py

@@ -1,6 +1,7 @@
 //! The ring of tests with real servers and real clients: one file per promise, all in one binary that shares one cluster.
 //! With PGWEIR_IT_DIRECT=1 every test runs against PostgreSQL itself, which proves the test.
 
+mod bench;
 mod cancel;
 mod chaos;
 mod checker;
