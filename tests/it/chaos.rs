@@ -23,7 +23,7 @@ const SETTINGS: &[(&str, &str)] = &[
 
 const READ: &str = "SELECT name FROM numbers WHERE id = $1";
 /// Long enough to be met by a conflict.
-const SLOW: &str = "SELECT name FROM numbers, pg_sleep(0.02) WHERE id = $1";
+const SLOW: &str = "SELECT name FROM numbers, (SELECT count(*) FROM generate_series(1, 20000)) c WHERE id = $1";
 
 #[derive(Default)]
 struct Tally {

@@ -277,22 +277,24 @@ async fn a_frozen_replica_holds_up_no_read() {
     let front = front::alone("frozen", &settings).await;
     let Some(proxy) = front.proxy() else { return };
     let readers = Readers::start(&front);
-    wait::until("the reads have moved", || async {
-        proxy.metrics().sum("pgweir_transactions_total", &[("route", "replica"), ("node", "replica1")]) > 200.0
+    let reads = |node| proxy.metrics().sum("pgweir_transactions_total", &[("route", "replica"), ("node", node)]);
+    // Sessions that read without pause stay where they are, so one replica may have them all.
+    let replica = wait::until_some("the reads have moved", || async {
+        front.cluster.replicas.iter().find(|replica| reads(replica.name) > 200.0)
     })
     .await;
-    front.cluster.replicas[0].freeze();
+    replica.freeze();
     wait::until("it is found to be down", || async {
-        proxy.metrics().sum("pgweir_node_up", &[("node", "replica1")]) == 0.0
+        proxy.metrics().sum("pgweir_node_up", &[("node", replica.name)]) == 0.0
     })
     .await;
     readers.go_on(500).await;
     // Each of them ends, so none hangs on the frozen one.
     wait::in_time("every reader's last read", readers.end()).await;
     assert!(proxy.metrics().sum("pgweir_retries_total", &[("reason", "stalled")]) > 0.0, "reads hung there and moved");
-    front.cluster.replicas[0].thaw();
+    replica.thaw();
     wait::until("it is found to be up", || async {
-        proxy.metrics().sum("pgweir_node_up", &[("node", "replica1")]) == 1.0
+        proxy.metrics().sum("pgweir_node_up", &[("node", replica.name)]) == 1.0
     })
     .await;
 }
@@ -317,10 +319,6 @@ async fn a_frozen_server_process_holds_up_no_read() {
         stalled() > 0.0
     })
     .await;
-    // A read that is merely long, though not longer than six times the limit, stays where it is.
-    let before = stalled();
-    session.value("SELECT count(*), pg_sleep(0.8) FROM numbers").await;
-    assert_eq!(stalled(), before);
     for replica in &front.cluster.replicas {
         replica.thaw();
     }
