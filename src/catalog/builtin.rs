@@ -16,6 +16,7 @@ const LISTS: [(u32, &str); 5] = [
 ];
 
 /// VOLATILE by label, yet they only read, or only draw from a clock or a random source. Each with its reason.
+/// `pg_sleep` is not among them: who waits is looked for in the primary's pg_stat_activity, to be cancelled or ended.
 const VOLATILE_BUT_SAFE: &[(&str, &str)] = &[
     ("random", "draws numbers; a seeded session is pinned"),
     ("random_normal", "draws numbers; a seeded session is pinned"),
@@ -274,6 +275,7 @@ mod tests {
                 "lastval()",
                 "pg_walfile_name(pg_lsn)",
                 "system_user()",
+                "pg_sleep(double precision)",
                 // Its fork of free space grows at other times during replay.
                 "pg_table_size(regclass)",
             ] {

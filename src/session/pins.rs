@@ -88,6 +88,16 @@ mod tests {
         assert!(pins.hold_reads() && pins.spoil());
     }
 
+    /// node-postgres' suite ends a process by the number that the session itself was told, while the session sleeps.
+    #[test]
+    fn who_asked_for_the_process_keeps_its_reads_there() {
+        let mut pins = Pins::default();
+        pins.insert(Pin::Listen);
+        assert!(!pins.hold_reads());
+        pins.insert(Pin::BackendPid);
+        assert!(pins.hold_reads());
+    }
+
     #[test]
     fn every_pin_has_a_place() {
         for pin in ALL {

@@ -1,6 +1,9 @@
 //! Pure: which database a statement needs to be free of connections. DROP, RENAME and TEMPLATE fail while anyone is
 //! connected, and idle server connections of ours would be someone. Called by the machine before the statement leaves.
 
+/// What a new database is a copy of if nothing else is said (manual: "CREATE DATABASE").
+const TEMPLATE: &str = "template1";
+
 /// The database that nobody may be connected to, if the text is one of those statements.
 pub fn vacated(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
@@ -10,8 +13,8 @@ pub fn vacated(text: &[u8]) -> Option<String> {
         return None;
     }
     if verb.eq_ignore_ascii_case("create") {
-        words.find(|word| word.eq_ignore_ascii_case("template"))?;
-        return words.find(|word| word != "=");
+        let template = words.find(|word| word == "template").and_then(|_| words.next());
+        return Some(template.filter(|name| name != "default").unwrap_or_else(|| TEMPLATE.to_owned()));
     }
     let drops = verb.eq_ignore_ascii_case("drop");
     if !drops && !(verb.eq_ignore_ascii_case("alter") && text.to_ascii_uppercase().contains("RENAME")) {
@@ -30,16 +33,20 @@ impl Iterator for Words<'_> {
     type Item = String;
 
     fn next(&mut self) -> Option<String> {
-        let rest = self.rest.trim_start_matches(|c: char| c.is_whitespace() || c == ';');
+        let rest = self.rest.trim_start_matches(is_between);
         if let Some(quoted) = rest.strip_prefix('"') {
             let end = quoted.find('"')?;
             self.rest = &quoted[end + 1..];
             return Some(quoted[..end].to_owned());
         }
-        let end = rest.find(|c: char| c.is_whitespace() || c == ';').unwrap_or(rest.len());
+        let end = rest.find(is_between).unwrap_or(rest.len());
         self.rest = &rest[end..];
         (end > 0).then(|| rest[..end].to_lowercase())
     }
+}
+
+fn is_between(c: char) -> bool {
+    c.is_whitespace() || matches!(c, ';' | '=')
 }
 
 #[cfg(test)]
@@ -55,7 +62,9 @@ mod tests {
             ("ALTER DATABASE a RENAME TO b", Some("a")),
             ("ALTER DATABASE a SET work_mem = '1MB'", None),
             ("CREATE DATABASE b TEMPLATE = a", Some("a")),
-            ("CREATE DATABASE b", None),
+            ("CREATE DATABASE b TEMPLATE=\"A\" OWNER x", Some("A")),
+            ("CREATE DATABASE b OWNER x", Some("template1")),
+            ("CREATE DATABASE b TEMPLATE DEFAULT;", Some("template1")),
             ("DROP TABLE a", None),
         ] {
             assert_eq!(vacated(text.as_bytes()).as_deref(), name, "{text}");

@@ -1,0 +1,237 @@
+//! The machine's transcripts: what it does with each message of a client and of a node, without either. A line of a case is a
+//! message from the client (F) or from the node (B), in the manual's names, NUL written as `|`; what follows it, indented, is
+//! what the machine sends to the node (>) and to the client (<) and asks of its loop.
+
+use std::time::Duration;
+
+use super::*;
+use crate::catalog::{Conduct, IsSequence, Relation, Safety, Writes};
+use crate::cluster::samples::{replica, view};
+use crate::config::{ClusterConfig, RoutingConfig};
+use crate::protocol::frontend::message;
+
+const NAMES: [(char, &str, u8); 25] = [
+    ('F', "Query", b'Q'),
+    ('F', "Parse", b'P'),
+    ('F', "Bind", b'B'),
+    ('F', "Describe", b'D'),
+    ('F', "Execute", b'E'),
+    ('F', "Close", b'C'),
+    ('F', "Sync", b'S'),
+    ('F', "Flush", b'H'),
+    ('F', "CopyData", b'd'),
+    ('F', "CopyDone", b'c'),
+    ('F', "CopyFail", b'f'),
+    ('F', "Terminate", b'X'),
+    ('B', "ReadyForQuery", b'Z'),
+    ('B', "CommandComplete", b'C'),
+    ('B', "ErrorResponse", b'E'),
+    ('B', "RowDescription", b'T'),
+    ('B', "DataRow", b'D'),
+    ('B', "ParseComplete", b'1'),
+    ('B', "BindComplete", b'2'),
+    ('B', "CloseComplete", b'3'),
+    ('B', "NoData", b'n'),
+    ('B', "CopyInResponse", b'G'),
+    ('B', "CopyOutResponse", b'H'),
+    ('B', "CopyData", b'd'),
+    ('B', "ParameterStatus", b'S'),
+];
+
+fn encode(side: char, line: &str) -> Vec<u8> {
+    let (name, body) = line.split_once(' ').unwrap_or((line, ""));
+    let (_, _, tag) = NAMES.iter().find(|(known, known_name, _)| (*known, *known_name) == (side, name)).expect(name);
+    let mut out = Vec::new();
+    message(&mut out, *tag, |out| out.extend(body.bytes().map(|byte| if byte == b'|' { 0 } else { byte })));
+    out
+}
+
+/// The messages of `side`, one a line; long ones are cut.
+fn show(side: char, sign: char, mut bytes: &[u8], out: &mut Vec<String>) {
+    while let Ok(Some(header)) = crate::protocol::frame::header(bytes) {
+        let name =
+            NAMES.iter().find(|(known, _, tag)| (*known, *tag) == (side, header.tag)).map_or("?", |(_, name, _)| name);
+        let body: String = bytes[5..header.total]
+            .iter()
+            .map(|byte| if *byte == 0 { '|' } else { char::from(*byte) })
+            .take(90)
+            .collect();
+        out.push(format!("{sign} {name} {body}").trim_end().to_owned());
+        bytes = &bytes[header.total..];
+    }
+    assert!(bytes.is_empty(), "a message that is not whole");
+}
+
+/// A session's loop, as `run` is, on lines.
+struct Player {
+    machine: Machine,
+    rules: Rules,
+    view: ClusterView,
+    verdicts: VerdictCache,
+    lease: Option<(LinkRole, ConnectionState)>,
+    inbox: Vec<u8>,
+    request: Vec<u8>,
+    reply: Vec<u8>,
+    out: Vec<String>,
+}
+
+impl Player {
+    fn new() -> Player {
+        let rules = Rules {
+            routing: RoutingConfig::default(),
+            cluster: ClusterConfig::default(),
+            held_request: 1 << 20,
+            session_statements: 100,
+            server_statements: 100,
+            checkout_timeout: Duration::from_secs(5),
+            session_pooling: false,
+            user: "app".into(),
+        };
+        Player {
+            machine: Machine::new(1, &rules, SessionSettings::default()),
+            rules,
+            view: view(vec![replica(1, 500)]),
+            verdicts: VerdictCache::new(1 << 20, 1 << 16),
+            lease: None,
+            inbox: Vec::new(),
+            request: Vec::new(),
+            reply: Vec::new(),
+            out: Vec::new(),
+        }
+    }
+
+    fn ask<T>(&mut self, call: impl FnOnce(&mut Machine, Option<&mut Link<'_>>, &mut Env<'_>) -> T) -> T {
+        let mut catalog = Catalog::default();
+        catalog.relations.entry("t".into()).or_default().push(Relation {
+            schema: "public".into(),
+            safety: Safety::Safe,
+            conduct: Conduct::QUIET,
+            write_conduct: Conduct::QUIET,
+            writes: Writes::Refused,
+            sequence: IsSequence::No,
+        });
+        let mut env = Env {
+            view: &self.view,
+            sample: None,
+            ticket: 0,
+            global: GlobalFloor { position: None, unresolved: None },
+            catalog: &catalog,
+            catalog_current: true,
+            verdicts: &mut self.verdicts,
+            dice: (0, 0),
+            waited: Duration::ZERO,
+            rules: &self.rules,
+        };
+        let mut parameters = Vec::new();
+        match &mut self.lease {
+            Some((role, state)) => {
+                let node = NodeId(u16::from(*role == LinkRole::Replica));
+                let mut link = Link { id: 1, node, role: *role, state, parameters: &mut parameters };
+                call(&mut self.machine, Some(&mut link), &mut env)
+            }
+            None => call(&mut self.machine, None, &mut env),
+        }
+    }
+
+    fn feed(&mut self) {
+        let input = std::mem::take(&mut self.inbox);
+        let (mut own, mut answers, mut at) = (Vec::new(), Vec::new(), 0);
+        let mut io = ClientIo { to_server: Outbox::new(&input, &mut own), to_client: &mut answers };
+        let step = loop {
+            let step = self.ask(|machine, link, env| machine.on_client(&input, &mut at, &mut io, link, env)).unwrap();
+            let Step::Checkout(target) = step else { break step };
+            let role = if let Target::Replica(_) = target { LinkRole::Replica } else { LinkRole::Primary };
+            self.out.push(format!("checkout {role:?}"));
+            self.lease = Some((role, ConnectionState::default()));
+            self.ask(|machine, link, _| machine.on_lease(at, &mut io, link.unwrap()));
+        };
+        if self.machine.keeps_request() && self.request.is_empty() {
+            self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
+        }
+        show('F', '>', io.to_server.bytes(), &mut self.out);
+        show('B', '<', &answers, &mut self.out);
+        self.inbox = input[at..].to_vec();
+        if let Step::Close(end) = step {
+            self.out.push(format!("close {end:?}"));
+        }
+    }
+
+    fn on_server(&mut self, input: &[u8]) {
+        let (mut own, mut requests, mut at) = (Vec::new(), Vec::new(), 0);
+        let mut io = ServerIo { to_client: Outbox::new(input, &mut own), to_server: &mut requests };
+        let step = self
+            .ask(|machine, link, env| machine.on_server(input, &mut at, &mut io, link.expect("a lease"), env))
+            .unwrap();
+        let bytes = io.to_client.bytes().to_vec();
+        show('F', '>', &requests, &mut self.out);
+        if step == Step::Retry || self.machine.discards_reply() {
+            self.reply.clear();
+        } else {
+            self.reply.extend_from_slice(&bytes);
+            if !self.machine.holds_reply() {
+                show('B', '<', &std::mem::take(&mut self.reply), &mut self.out);
+            }
+        }
+        if !self.machine.keeps_request() && step != Step::Retry {
+            self.request.clear();
+        }
+        self.follow(step);
+    }
+
+    fn on_lost(&mut self) {
+        let (role, _) = self.lease.take().expect("a lease");
+        let mut words = Vec::new();
+        let node = NodeId(u16::from(role == LinkRole::Replica));
+        let step = self.machine.on_server_eof(node, "node", role, &mut words);
+        self.reply.clear();
+        show('B', '<', &words, &mut self.out);
+        self.follow(step);
+    }
+
+    fn follow(&mut self, step: Step) {
+        match step {
+            Step::Release => {
+                self.lease = None;
+                self.out.push("release".to_owned());
+            }
+            Step::Retry => {
+                self.lease = None;
+                self.out.push("retry".to_owned());
+                self.inbox.splice(0..0, std::mem::take(&mut self.request));
+            }
+            Step::Close(end) => self.out.push(format!("close {end:?}").chars().take(90).collect()),
+            _ => {}
+        }
+        if !self.inbox.is_empty() {
+            self.feed();
+        }
+    }
+
+    fn play(&mut self, line: &str) -> Vec<String> {
+        match line.split_at(4) {
+            ("(F) ", said) => {
+                self.inbox.extend(encode('F', said));
+                self.feed();
+            }
+            ("(B) ", "lost") => self.on_lost(),
+            ("(B) ", said) => self.on_server(&encode('B', said)),
+            _ => panic!("neither side says {line}"),
+        }
+        std::mem::take(&mut self.out)
+    }
+}
+
+#[test]
+fn the_machine_does_what_its_transcripts_say() {
+    for case in include_str!("machine_tests.txt").split("\n\n").filter(|case| !case.trim().is_empty()) {
+        let mut lines = case.trim().lines().filter(|line| !line.starts_with('#')).peekable();
+        let (title, mut player) = (case.trim().lines().next().unwrap(), Player::new());
+        while let Some(line) = lines.next() {
+            let mut expected = Vec::new();
+            while let Some(follows) = lines.next_if(|line| line.starts_with("    ")) {
+                expected.push(follows.trim().to_owned());
+            }
+            assert_eq!(player.play(line), expected, "{title}: after {line}");
+        }
+    }
+}
