@@ -3,7 +3,7 @@
 # cargo may just have been installed by rustup.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test setup lint consistency oracle sim
+.PHONY: demo test setup lint consistency chaos oracle sim bench
 
 demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
 	config/setup.sh demo
@@ -20,8 +20,14 @@ lint: setup ## formatting and clippy, where rustup brought them
 	@if cargo fmt --version >/dev/null 2>&1; then cargo fmt --check; else echo "lint: no rustfmt here, skipped"; fi
 	@if cargo clippy --version >/dev/null 2>&1; then cargo clippy --locked --all-targets -- -D warnings; else echo "lint: no clippy here, skipped"; fi
 
-consistency: setup ## 20 clients write and read back for 30 s in every protocol while one replica stands still
-	PGWEIR_IT_SECONDS=30 cargo test --locked --test it read_your_writes -- --nocapture
+SECONDS ?= 30
+LEVEL ?=
+
+consistency: setup ## writes and reads in every way while one replica stands still: make consistency SECONDS=… LEVEL=session|global|strict
+	PGWEIR_IT_SECONDS=$(SECONDS) PGWEIR_IT_LEVEL=$(LEVEL) cargo test --locked --test it -- checker read_your_writes --nocapture --test-threads 1
+
+chaos: setup ## 32 clients read while replicas are killed, frozen, restarted and made to conflict: make chaos SECONDS=…
+	PGWEIR_IT_SECONDS=$(SECONDS) cargo test --locked --test it -- chaos --nocapture
 
 SEED ?= 1
 STATEMENTS ?= 12000
@@ -31,3 +37,8 @@ oracle: setup ## so many calls of built-ins and as many generated statements on 
 
 sim: ## one seed of the simulation, with its trace: make sim SEED=…
 	SIM_SEED=$(SEED) cargo test --locked --test sim -- --nocapture
+
+bench: ## beside PgBouncer, Pgpool-II, HAProxy and a bare relay, and what splitting gives; half an hour on a quiet machine
+	config/setup.sh bench
+	cargo build --release --locked --bin pgweir --example relay
+	python3 tests/bench/bench.py

@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
-# Installs what building and testing pgweir needs and this Debian or Ubuntu lacks. Run by `make setup`, `make test` and
-# `make demo`. It looks first, says what is missing, asks for sudo only to install that, and touches no network when
-# nothing is missing. Running it again costs well under a second.
+# Installs what building and testing pgweir needs and this Debian or Ubuntu lacks. Run by `make setup`, `make test`,
+# `make demo` and `make bench`. It looks first, says what is missing, asks for sudo only to install that, and touches no
+# network when nothing is missing. Running it again costs well under a second.
 #
 #   config/setup.sh build     compiler, libclang (pg_query's build reads C headers with it), Rust
 #   config/setup.sh demo      build, and PostgreSQL's servers
+#   config/setup.sh bench     demo, pgbench, Python, and the peers: PgBouncer, Pgpool-II, HAProxy
 #   config/setup.sh test      demo, and PostgreSQL's clients and contrib, Python and Node with the drivers under test
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(dirname "$here")"
 goal="${1:-test}"
-case "$goal" in build | demo | test) ;; *) echo "usage: $0 [build|demo|test]" >&2; exit 2 ;; esac
+case "$goal" in build | demo | bench | test) ;; *) echo "usage: $0 [build|demo|bench|test]" >&2; exit 2 ;; esac
 
 say() { echo "setup: $*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -72,6 +73,16 @@ have make || need "make" make
 { has_libclang && has_clang_headers; } || need "libclang, for pg_query's build" libclang-dev
 if [ "$goal" != build ]; then
   postgres_bin >/dev/null || need "PostgreSQL's servers (initdb, postgres, pg_basebackup)" postgresql postgresql-contrib
+fi
+# Debian puts daemons where not everybody's PATH looks.
+has_daemon() { have "$1" || [ -x "/usr/sbin/$1" ]; }
+
+if [ "$goal" = bench ]; then
+  have pgbench || need "pgbench" postgresql postgresql-contrib postgresql-client
+  [ -n "$python" ] || need "Python" python3
+  has_daemon pgbouncer || need "PgBouncer, to compare with" pgbouncer
+  has_daemon pgpool || need "Pgpool-II, to compare with" pgpool2
+  has_daemon haproxy || need "HAProxy, to compare with" haproxy
 fi
 if [ "$goal" = test ]; then
   { have psql && have pgbench; } || need "psql and pgbench" postgresql postgresql-contrib postgresql-client

@@ -103,7 +103,7 @@ impl Session {
                     let to_server = super::relay::Outbox::new(&[], &mut own);
                     let mut io = super::machine::ClientIo { to_server, to_client: &mut answers };
                     if let Some(mut lease) = self.lease.take() {
-                        self.machine.on_lease(&mut io, &mut super::run::link(&mut lease));
+                        self.machine.on_lease(0, &mut io, &mut super::run::link(&mut lease));
                         self.lease = Some(lease);
                     }
                 }

@@ -7,11 +7,10 @@ use std::rc::Rc;
 use super::audit;
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Closed, Owed, Parsed};
-use super::unit::{End, names_statements, opaque, statement_verdict};
+use super::unit::{End, opaque, statement_verdict};
 use super::vacate;
 use super::work::{Awaited, CopyIn, Forward, Piecemeal, Traces};
 use crate::pool::state::server_name;
-use crate::protocol::TransactionStatus;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
@@ -222,13 +221,7 @@ impl Machine {
         let verdict = self.next_verdict(text, env);
         self.trace(&verdict);
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
-        if self.status == TransactionStatus::InTransaction
-            && !self.own_names(link)
-            && text.is_some_and(|text| names_statements(&verdict, text))
-        {
-            // Inside a block nobody has read the unit before.
-            self.take_own_names(io, link);
-        }
+        self.own_names_for(&verdict, text, io, link);
         self.forget_unnamed();
         link.state.unnamed = None;
         self.work.end = Some(End::Query);
@@ -261,6 +254,7 @@ impl Machine {
             io.to_server.pass(range);
             return None;
         };
+        self.own_names_for(&verdict, Some(parse.text), io, link);
         if parse.name.is_empty() {
             if let Some(text) = self.deallocated(&verdict, io, link) {
                 let rest = [text.as_bytes(), &parse.rest[parse.text.len()..]].concat();

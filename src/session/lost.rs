@@ -16,6 +16,12 @@ impl Machine {
         if self.phase == Phase::Leaving || self.may_replay(role) {
             return self.replay(node, role);
         }
+        if self.rests_on_replica(role) {
+            // So far only reads were in the block, each with a snapshot of its own: it is opened again with the next one.
+            self.replay(node, role);
+            self.statements.drop_portals();
+            return Step::Release;
+        }
         if self.work.fate == Fate::Ended {
             // The node said why, and the client heard it.
             return Step::Close(SessionEnd::Server);
@@ -53,6 +59,11 @@ impl Machine {
         let step = self.replay(node, LinkRole::Replica);
         self.setback = Setback::Lost("stalled");
         step
+    }
+
+    /// Between two statements of a block that runs on a replica.
+    pub(super) fn rests_on_replica(&self, role: LinkRole) -> bool {
+        role == LinkRole::Replica && self.phase == Phase::Ready && matches!(self.block, Block::Replica(_))
     }
 
     fn may_replay(&self, role: LinkRole) -> bool {

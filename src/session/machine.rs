@@ -382,7 +382,9 @@ impl Machine {
     }
 
     /// The server connection is here; the unit may be sent (call `on_client` again).
-    pub fn on_lease(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+    /// `start` is where the unit begins in the input of that call: what stood in front of it may have gone meanwhile.
+    pub fn on_lease(&mut self, start: usize, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        self.unit_start = start;
         self.status = TransactionStatus::Idle;
         self.begin(io, link);
     }

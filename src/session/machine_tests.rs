@@ -143,7 +143,7 @@ impl Player {
             let role = if let Target::Replica(_) = target { LinkRole::Replica } else { LinkRole::Primary };
             self.out.push(format!("checkout {role:?}"));
             self.lease = Some((role, ConnectionState::default()));
-            self.ask(|machine, link, _| machine.on_lease(&mut io, link.unwrap()));
+            self.ask(|machine, link, _| machine.on_lease(at, &mut io, link.unwrap()));
         };
         if self.machine.keeps_request() && self.request.is_empty() {
             self.request.extend_from_slice(&input[self.machine.unit_start()..at]);

@@ -7,9 +7,10 @@ use super::machine::{ClientIo, Env, Link, LinkRole, Machine};
 use super::pipeline::{Ours, Owed, Parsed};
 use super::statements::{self, Statement};
 use super::undo::Undo;
+use super::unit::names_statements;
 use super::work::{Replay, Traces};
 use crate::pool::state::{StatementKey, server_name};
-use crate::protocol::frontend;
+use crate::protocol::{TransactionStatus, frontend};
 use crate::sql::{Act, Pin, Verdict};
 
 impl Machine {
@@ -159,6 +160,33 @@ impl Machine {
     /// Whether statements have the client's own names on this connection.
     pub(super) fn own_names(&self, link: &Link<'_>) -> bool {
         link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES)
+    }
+
+    /// A text in the middle of a block or of a pipeline, which was routed before it was read, may name statements as well.
+    pub(super) fn own_names_for(
+        &mut self,
+        verdict: &Verdict,
+        text: Option<&[u8]>,
+        io: &mut ClientIo<'_>,
+        link: &mut Link<'_>,
+    ) {
+        let names = text.is_some_and(|text| names_statements(verdict, text));
+        if !names || self.own_names(link) || self.status == TransactionStatus::Failed {
+            return;
+        }
+        if self.owed.is_empty() && self.status == TransactionStatus::InTransaction {
+            return self.take_own_names(io, link);
+        }
+        // A Sync of ours would commit what the client's pipeline did so far.
+        for number in link.state.statements.drain() {
+            self.close_on_server(number, io);
+        }
+        for (name, statement) in self.statements.all() {
+            frontend::put_parse(io.to_server.put(), name, &statement.rest);
+            self.owed.push(Owed::OurParse(statement.key));
+        }
+        self.traces.add(Traces::OWN_NAMES);
+        self.pins.insert(Pin::SqlPrepare);
     }
 
     /// From now on they have: the session's SQL is about to name them (EXECUTE, pg_prepared_statements). Other sessions'

@@ -197,6 +197,10 @@ impl Machine {
         let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
         let severity = backend::error_field(body, b'V');
         let ended = matches!(severity, Some(b"FATAL" | b"PANIC"));
+        if ended && self.rests_on_replica(link.role) {
+            // Nobody asked it anything, and the block goes on elsewhere.
+            return Fare::Drop;
+        }
         // The primary's word counts, unless it is its last.
         let matters = !Machine::on_replica(link) && !ended;
         let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;

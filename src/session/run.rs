@@ -227,7 +227,7 @@ impl Session {
                 Answer::Ready => {
                     self.end_waiting();
                     if let Some(mut lease) = self.lease.take() {
-                        self.machine.on_lease(io, &mut link(&mut lease));
+                        self.machine.on_lease(*at, io, &mut link(&mut lease));
                         self.lease = Some(lease);
                     }
                 }

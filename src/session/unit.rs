@@ -210,7 +210,7 @@ impl Unit {
         self.trivial = false;
         self.texts.push(Rc::clone(&verdict));
         self.judge(Rc::clone(&verdict));
-        if verdict.effect != Effect::Read && text.is_some_and(|text| names_statements(&verdict, text)) {
+        if text.is_some_and(|text| names_statements(&verdict, text)) {
             self.names_statements = NamesStatements::Yes;
         }
         verdict
@@ -286,7 +286,10 @@ pub fn stray(input: &[u8]) -> usize {
 }
 
 /// EXECUTE, EXPLAIN EXECUTE, DEALLOCATE among others, or a look into pg_prepared_statements.
-pub fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+pub(super) fn names_statements(verdict: &Verdict, text: &[u8]) -> bool {
+    if verdict.effect == Effect::Read {
+        return false;
+    }
     if verdict.statements > 1
         && verdict.acts.iter().any(|act| matches!(act, Act::Deallocate { .. } | Act::DeallocateAll))
     {

@@ -99,6 +99,18 @@ async fn a_statement_that_waits_for_a_connection_is_cancelled_like_one_that_runs
     assert_eq!(sqlstate(&waiting.query("SELECT 1 / (1 - count(*)) FROM pg_class WHERE relname = 'never'")), None);
 }
 
+/// The sleep ran on a replica, and was answered as if nothing had happened.
+#[tokio::test]
+async fn a_session_that_was_told_its_process_ends_with_it() {
+    let front = front::with(&[]).await;
+    let mut session = RawSession::log_in(front.port(), "app");
+    let process = session.value("SELECT pg_backend_pid()");
+    session.send(&say::query(LONG));
+    wait::until("the statement runs", || async { sleepers(&front.cluster).await == 1 }).await;
+    front.cluster.primary.ask(&format!("SELECT pg_terminate_backend({process})")).await;
+    assert_eq!(sqlstate(&session.read_to_end()).as_deref(), Some("57P01"));
+}
+
 #[tokio::test]
 async fn every_session_has_a_key_of_its_own() {
     let front = front::shared().await;

@@ -310,7 +310,7 @@ async fn a_frozen_server_process_holds_up_no_read() {
         for replica in &front.cluster.replicas {
             let pid = replica.ask("SELECT min(pid) FROM pg_stat_activity WHERE usename = 'app'").await;
             if let Ok(pid) = pid.parse() {
-                replica.freeze_one(pid);
+                replica.kill_one("-STOP", pid);
             }
         }
         assert_eq!(wait::in_time("a read", session.value("SELECT name FROM numbers WHERE id = 1")).await, "number 1");

@@ -1,8 +1,12 @@
 //! The ring of tests with real servers and real clients: one file per promise, all in one binary that shares one cluster.
 //! With PGWEIR_IT_DIRECT=1 every test runs against PostgreSQL itself, which proves the test.
 
+mod bench;
 mod cancel;
+mod chaos;
+mod checker;
 mod clients;
+mod conflicts;
 mod consistency;
 mod copy;
 mod demo;
@@ -13,6 +17,7 @@ mod isolation;
 mod limits;
 mod login;
 mod oracle;
+mod read_only;
 mod routing;
 mod tls;
 mod transcripts;

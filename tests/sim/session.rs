@@ -158,7 +158,7 @@ impl Session {
                     world.connect(node)
                 }
             };
-            self.machine.on_lease(io, &mut link(&mut lease));
+            self.machine.on_lease(*at, io, &mut link(&mut lease));
             self.lease = Some(lease);
         }
     }

@@ -103,9 +103,9 @@ impl Node {
         signal_all("-CONT", &self.all_processes());
     }
 
-    /// One server process stands still, and the rest of the server does not.
-    pub fn freeze_one(&self, pid: u32) {
-        signal_all("-STOP", &[pid]);
+    /// A signal ("-STOP", "-KILL") to one server process, and not to the rest of the server.
+    pub fn kill_one(&self, signal: &str, pid: u32) {
+        signal_all(signal, &[pid]);
     }
 
     /// The postmaster first, so that it starts no new children meanwhile.

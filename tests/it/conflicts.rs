@@ -1,0 +1,178 @@
+//! Recovery conflicts of each kind that a read can meet, and a replica that takes no more connections: the client gets its
+//! answer from another node and hears nothing. Whoever deadlocks with replay must hold a cursor, and those stay on the primary.
+
+use std::future::Future;
+
+use crate::harness::Session;
+use crate::harness::front::{self, Front};
+use crate::harness::wait;
+
+/// One after the other on one cluster.
+#[tokio::test]
+async fn recovery_conflicts_end_no_read() {
+    let front = front::alone("conflicts", &[]).await;
+    for replica in &front.cluster.replicas {
+        replica.run_in("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = '50ms'").await;
+        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
+    }
+    a_lock_on_the_primary_ends_no_read(&front).await;
+    a_vacuum_on_the_primary_ends_no_read(&front).await;
+    a_pinned_buffer_ends_no_read(&front).await;
+    a_dropped_tablespace_ends_no_read(&front).await;
+}
+
+fn retried(front: &Front, reason: &str) -> f64 {
+    front.proxy().map_or(0.0, |proxy| proxy.metrics().sum("pgweir_retries_total", &[("reason", reason)]))
+}
+
+/// Runs `read` again and again until `trouble` met it on a replica; each of its answers is `expect`.
+async fn meets<T: Future<Output = ()>>(
+    front: &Front,
+    session: &Session,
+    read: &str,
+    expect: &str,
+    trouble: impl Fn() -> T,
+) {
+    if front.proxy().is_none() {
+        return;
+    }
+    let before = retried(front, "recovery_conflict");
+    wait::until("a conflict met the read", || async {
+        let trouble = async {
+            // It runs somewhere by now; the troubles of a read that ran on the primary are only its own.
+            let mut on_replica = false;
+            for _ in 0..50 {
+                for replica in &front.cluster.replicas {
+                    let active = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'";
+                    on_replica |= replica.ask(active).await != "0";
+                }
+                if on_replica {
+                    break;
+                }
+            }
+            trouble().await;
+        };
+        let (answer, ()) = tokio::join!(wait::in_time("the read", session.value(read)), trouble);
+        assert_eq!(answer, expect);
+        retried(front, "recovery_conflict") > before
+    })
+    .await;
+}
+
+async fn a_lock_on_the_primary_ends_no_read(front: &Front) {
+    let session = front.connect("app").await;
+    let read = "SELECT count(*) FROM numbers, (SELECT pg_sleep(1)) s";
+    meets(front, &session, read, "1000", || {
+        front.cluster.primary.run_in("app", "BEGIN; LOCK TABLE numbers IN ACCESS EXCLUSIVE MODE; COMMIT")
+    })
+    .await;
+}
+
+async fn a_vacuum_on_the_primary_ends_no_read(front: &Front) {
+    let session = front.connect("app").await;
+    let read = "SELECT count(*) FROM kv, (SELECT pg_sleep(1)) s";
+    meets(front, &session, read, "1000", || async {
+        front.cluster.primary.run_in("app", "UPDATE kv SET value = value").await;
+        front.cluster.primary.run_in("app", "VACUUM kv").await;
+    })
+    .await;
+}
+
+async fn a_pinned_buffer_ends_no_read(front: &Front) {
+    let primary = &front.cluster.primary;
+    primary
+        .run_in("app", "SET SESSION AUTHORIZATION app; CREATE TABLE pinned AS SELECT i FROM generate_series(1, 100) i")
+        .await;
+    primary.run_in("app", "VACUUM FREEZE pinned").await;
+    let session = front.connect("app").await;
+    // The scan holds its page between the rows. What an aborted transaction left is nobody's snapshot, only the page is.
+    let read = "SELECT count(*) FROM (SELECT i, pg_sleep(0.01) FROM pinned OFFSET 0) p";
+    meets(front, &session, read, "100", || async {
+        primary.run_in("app", "BEGIN; INSERT INTO pinned VALUES (0); ROLLBACK").await;
+        primary.run_in("app", "VACUUM pinned").await;
+    })
+    .await;
+}
+
+async fn a_dropped_tablespace_ends_no_read(front: &Front) {
+    let nodes = front.cluster.nodes();
+    if nodes[0].ask("SHOW server_version_num").await.parse::<u32>().expect("a number") < 150_000 {
+        // Both replicas would need a directory of the same name.
+        return;
+    }
+    for node in nodes {
+        node.run_in("postgres", "ALTER SYSTEM SET allow_in_place_tablespaces = on").await;
+        node.run_in("postgres", "SELECT pg_reload_conf()").await;
+    }
+    let session = front.connect("app").await;
+    let read = "SELECT count(*) FROM (SELECT pg_sleep(CASE WHEN g = 100000 THEN 1 ELSE 0 END)
+                FROM generate_series(1, 100000) g OFFSET 0) s";
+    let primary = &front.cluster.primary;
+    wait::until("the setting is known", || async { primary.ask("SHOW allow_in_place_tablespaces").await == "on" })
+        .await;
+    primary.run_in("postgres", "CREATE TABLESPACE spill LOCATION ''").await;
+    primary.run_in("postgres", "GRANT CREATE ON TABLESPACE spill TO app").await;
+    front.cluster.wait_for_replay().await;
+    session.batch_execute("SET temp_tablespaces = 'spill'; SET work_mem = '64kB'").await.expect("settings");
+    meets(front, &session, read, "100000", || async {
+        // On the primary nobody may be using it.
+        let dropped = primary.superuser("postgres").await.batch_execute("DROP TABLESPACE spill").await;
+        if dropped.is_ok() {
+            wait::until("it is gone everywhere", || async {
+                front.cluster.replicas[0].ask("SELECT count(*) FROM pg_tablespace WHERE spcname = 'spill'").await == "0"
+            })
+            .await;
+            primary.run_in("postgres", "CREATE TABLESPACE spill LOCATION ''").await;
+            primary.run_in("postgres", "GRANT CREATE ON TABLESPACE spill TO app").await;
+        }
+    })
+    .await;
+}
+
+/// Somebody else's sessions fill the replicas: the role may have no more there, and the primary answers.
+#[tokio::test]
+async fn a_full_replica_is_no_error_of_clients() {
+    let front = front::alone("full", &[]).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    front.cluster.primary.run_in("postgres", "ALTER ROLE app CONNECTION LIMIT 5").await;
+    front.cluster.wait_for_replay().await;
+    let mut fillers = Vec::new();
+    for replica in &front.cluster.replicas {
+        let url = format!("postgres://app:secret@127.0.0.1:{}/app", replica.port);
+        for _ in 0..5 {
+            fillers.push(Session::open(&url).await.expect("there is room yet"));
+        }
+    }
+    let session = front.connect("app").await;
+    wait::until("a read was turned away", || async {
+        assert_eq!(session.value("SELECT name FROM numbers WHERE id = 3").await, "number 3");
+        retried(&front, "too_many_connections") > 0.0
+    })
+    .await;
+}
+
+/// A replica that has not replayed yet what a read needs would answer that there is no such thing.
+#[tokio::test]
+async fn ddl_that_a_replica_lacks_is_no_error_of_other_sessions() {
+    let front = front::alone("lacking", &[("routing.consistency", "\"eventual\"")]).await;
+    let (maker, reader) = (front.connect("app").await, front.connect("app").await);
+    for replica in &front.cluster.replicas {
+        replica.pause_replay().await;
+    }
+    for number in 0..5 {
+        let ddl =
+            format!("CREATE TABLE fresh{number} (a int, b int DEFAULT 7); INSERT INTO fresh{number} VALUES ({number})");
+        maker.batch_execute(&ddl).await.expect("it is made");
+        assert_eq!(reader.value(&format!("SELECT a FROM fresh{number}")).await, number.to_string());
+        maker.batch_execute(&format!("ALTER TABLE fresh{number} ADD COLUMN c int DEFAULT 9")).await.expect("it grows");
+        assert_eq!(reader.value(&format!("SELECT c FROM fresh{number}")).await, "9");
+    }
+    // Made past pgweir: only the replica's error tells, and the primary's word counts.
+    front.cluster.primary.run_in("app", "CREATE TABLE past AS SELECT 5 AS a; GRANT SELECT ON past TO app").await;
+    assert_eq!(reader.value("SELECT a FROM past").await, "5");
+    for replica in &front.cluster.replicas {
+        replica.resume_replay().await;
+    }
+}
