@@ -128,7 +128,9 @@ impl Machine {
                 // DISCARD ALL stands alone, or it fails.
                 (true, 0 | 1, _) | (true, _, Act::DiscardAll) => {}
                 // Perhaps. They have the client's own names, so the server knows.
-                (true, ..) => self.statements.clear(),
+                (true, ..) if self.own_names(link) => self.statements.clear(),
+                // A block that had failed before: nothing was done.
+                (true, ..) => {}
                 (false, ..) => self.forget_statements(act, link),
             }
         }
