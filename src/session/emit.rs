@@ -9,7 +9,7 @@ use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Closed, Owed, Parsed};
 use super::unit::{End, opaque, statement_verdict};
 use super::vacate;
-use super::work::{CopyIn, Forward, Piecemeal, Traces};
+use super::work::{Awaited, CopyIn, Forward, Piecemeal, Traces};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
@@ -26,7 +26,7 @@ impl Machine {
         link: &mut Link<'_>,
         env: &mut Env<'_>,
     ) -> Result<Step, FrameError> {
-        while *at < input.len() && !self.await_answer {
+        while *at < input.len() && self.awaited == Awaited::Nothing {
             let left = self.work.from_client.left.min(input.len() - *at);
             if left > 0 {
                 self.pass_rest(input, at, io);
@@ -125,7 +125,7 @@ impl Machine {
                 {
                     // What follows may prepare anew what this is about to forget.
                     frontend::message(io.to_server.put(), b'H', |_| {});
-                    self.await_answer = true;
+                    self.awaited = Awaited::Forgetting;
                 }
             }
             b'S' => {

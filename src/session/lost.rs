@@ -3,7 +3,7 @@
 
 use super::machine::{LinkRole, Machine, SessionEnd, Step};
 use super::unit::End;
-use super::work::{Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::cluster::NodeId;
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend};
@@ -12,7 +12,7 @@ use crate::sql::Act;
 impl Machine {
     /// The node closed the connection, or it broke.
     pub fn on_server_eof(&mut self, node: NodeId, name: &str, role: LinkRole, to_client: &mut Vec<u8>) -> Step {
-        self.await_answer = false;
+        self.awaited = Awaited::Nothing;
         if self.phase == Phase::Leaving || self.may_replay(role) {
             return self.replay(node, role);
         }

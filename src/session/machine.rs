@@ -14,7 +14,7 @@ use super::settings::SessionSettings;
 use super::statements::Statements;
 use super::undo::Undo;
 use super::unit::{Reader, Refused, Texts, Unit};
-use super::work::{Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
 use crate::config::{ClusterConfig, RoutingConfig};
@@ -163,7 +163,7 @@ pub struct Machine {
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
     /// Nothing may follow a change of role, or DEALLOCATE in a pipeline, before it was seen to succeed.
-    pub(super) await_answer: bool,
+    pub(super) awaited: Awaited,
 }
 
 /// A unit that is over: for the metrics.
@@ -212,7 +212,7 @@ impl Machine {
             vacated: None,
             touched: Vec::new(),
             refusal: "server_error",
-            await_answer: false,
+            awaited: Awaited::Nothing,
         };
         if rules.session_pooling {
             machine.pins.insert(crate::sql::Pin::SessionPooling);

@@ -3,7 +3,7 @@
 
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
-use super::work::{Block, CopyIn, Fate, Forward, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces};
+use super::work::{Awaited, Block, CopyIn, Fate, Forward, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
@@ -183,7 +183,9 @@ impl Machine {
 
     fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
         self.work.copy = CopyIn::None;
-        self.await_answer &= matches!(self.owed.front(), Some(Owed::Ours(_)));
+        if self.awaited == Awaited::Forgetting && !matches!(self.owed.front(), Some(Owed::Ours(_))) {
+            self.awaited = Awaited::Nothing;
+        }
         if let Some(Owed::Ours(ours)) = self.owed.front() {
             return self.on_own_error(*ours, body, io, link);
         }
@@ -280,7 +282,9 @@ impl Machine {
         self.status = status;
         match ours {
             Ours::Settings => {
-                self.await_answer = false;
+                if self.awaited == Awaited::Settings {
+                    self.awaited = Awaited::Nothing;
+                }
                 self.traces.remove(Traces::TELL);
                 None
             }

@@ -7,7 +7,7 @@ use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::settle::show_floor;
 use super::unit::{self, End, NamesStatements, Progress};
-use super::work::{Block, Phase, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::pool::sync::{self, Sync};
 use crate::protocol::TransactionStatus;
 use crate::protocol::frame::FrameError;
@@ -285,7 +285,7 @@ impl Machine {
         link.state.unnamed = None;
         io.to_server.put().extend_from_slice(&query);
         self.owed.push(Owed::Ours(Ours::Settings));
-        self.await_answer = sync == Sync::First;
+        self.awaited = if sync == Sync::First { Awaited::Settings } else { Awaited::Nothing };
     }
 
     /// The block cannot stay on its replica: it is rolled back there, to be opened on the primary.

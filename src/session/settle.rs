@@ -8,7 +8,7 @@ use super::machine::{Env, Finished, Link, LinkRole, Machine, ServerIo, Step};
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
-use super::work::{Block, Executed, Fate, Forward, Phase, Setback, Traces, Work};
+use super::work::{Awaited, Block, Executed, Fate, Forward, Phase, Setback, Traces, Work};
 use crate::cluster::{Lsn, Position, Timeline};
 use crate::protocol::{TransactionStatus, frontend};
 use crate::routing::{Floor, LastRead, RouteSetting};
@@ -121,14 +121,16 @@ impl Machine {
     /// The execution of a text is over. Statements that it forgot are forgotten at once, since more may be prepared behind
     /// it; everything else waits for the end of the unit.
     pub(super) fn executed(&mut self, verdict: Rc<Verdict>, link: &mut Link<'_>) {
-        self.await_answer = false;
         let failed = self.work.fate == Fate::Failed;
         for act in verdict.acts.iter().filter(|act| act.forgets_statements()) {
+            self.awaited = Awaited::Nothing;
             match (failed, verdict.statements, act) {
                 // DISCARD ALL stands alone, or it fails.
                 (true, 0 | 1, _) | (true, _, Act::DiscardAll) => {}
                 // Perhaps. They have the client's own names, so the server knows.
-                (true, ..) => self.statements.clear(),
+                (true, ..) if self.own_names(link) => self.statements.clear(),
+                // A block that had failed before: nothing was done.
+                (true, ..) => {}
                 (false, ..) => self.forget_statements(act, link),
             }
         }

@@ -182,8 +182,10 @@ impl Unit {
             }
             b'C' if frontend::named(body).is_none() => self.malformed(),
             b'S' => return Some(End::Sync),
-            b'H' if !self.trivial => {
-                self.judge(flush());
+            b'H' => {
+                if !self.trivial {
+                    self.judge(flush());
+                }
                 return Some(End::Flush);
             }
             b'F' => {

@@ -112,6 +112,17 @@ pub(super) struct Work {
     pub executed: Vec<Executed>,
 }
 
+/// What must be seen to succeed before more of the unit is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Awaited {
+    #[default]
+    Nothing,
+    /// A change of role.
+    Settings,
+    /// DEALLOCATE, DISCARD ALL in a pipeline.
+    Forgetting,
+}
+
 /// A text that was executed, and whether it failed: one that succeeded may stand in a unit that fails later.
 #[derive(Clone, Debug)]
 pub(super) struct Executed {

@@ -98,6 +98,8 @@ impl Lexer<'_, '_> {
                 Ok(())
             }
             Class::Other if byte == b'/' && self.peek(1) == b'*' => self.block_comment(),
+            // PL/pgSQL's `..` is one token: in `..1` the second dot begins no number.
+            Class::Other if byte == b'.' && self.peek(1) == b'.' => Err(Odd),
             Class::Other if byte == b'.' && self.peek(1).is_ascii_digit() => self.number(),
             Class::Other => {
                 self.out.push(byte);

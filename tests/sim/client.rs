@@ -275,7 +275,11 @@ impl Client {
                 4 => put_statement(out, b'C', name),
                 5 if sound => put_statement(out, b'D', name),
                 6 => {
-                    let text = self.text(dice);
+                    let mut text = self.text(dice);
+                    if text.starts_with("EXECUTE s1") {
+                        // Behind a Flush pgweir cannot give statements their own names without ending the transaction.
+                        text = "EXECUTE p1".to_owned();
+                    }
                     put_parse(out, b"", &[text.as_bytes(), b"\0\0\0"].concat());
                     execute(out, b"", b"", None);
                 }
