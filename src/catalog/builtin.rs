@@ -16,7 +16,6 @@ const LISTS: [(u32, &str); 5] = [
 ];
 
 /// VOLATILE by label, yet they only read, or only draw from a clock or a random source. Each with its reason.
-/// `pg_sleep` is not among them: who waits is looked for in the primary's pg_stat_activity, to be cancelled or ended.
 const VOLATILE_BUT_SAFE: &[(&str, &str)] = &[
     ("random", "draws numbers; a seeded session is pinned"),
     ("random_normal", "draws numbers; a seeded session is pinned"),
@@ -29,6 +28,9 @@ const VOLATILE_BUT_SAFE: &[(&str, &str)] = &[
     ("system", "TABLESAMPLE; draws numbers"),
     ("clock_timestamp", "reads the clock"),
     ("timeofday", "reads the clock"),
+    ("pg_sleep", "waits"),
+    ("pg_sleep_for", "waits"),
+    ("pg_sleep_until", "waits"),
     ("lo_get", "reads pg_largeobject, which is replicated"),
     ("pg_partition_tree", "reads the catalog"),
     ("pg_partition_ancestors", "reads the catalog"),
@@ -275,7 +277,6 @@ mod tests {
                 "lastval()",
                 "pg_walfile_name(pg_lsn)",
                 "system_user()",
-                "pg_sleep(double precision)",
                 // Its fork of free space grows at other times during replay.
                 "pg_table_size(regclass)",
             ] {
