@@ -1,13 +1,13 @@
 //! What a client hears after its login: ParameterStatus, BackendKeyData, ReadyForQuery. The values are the primary's own, after
 //! the client's startup settings were applied to one of its connections; they are remembered, so that most logins need none.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::cancel::SecretLength;
+use super::greetings::{APPLICATION_NAME, Greeting, is_taken_as_it_is};
 use super::machine::Machine;
 use super::run::{ClientSide, Session};
 use super::settings::SessionSettings;
@@ -19,80 +19,15 @@ use crate::pool::state::Settings;
 use crate::pool::sync;
 use crate::pool::{Checkout, CheckoutError, Home, Lease, Pool};
 use crate::protocol::sqlstate::ClientError;
-use crate::protocol::{TransactionStatus, backend, frame};
+use crate::protocol::{backend, frame};
 use crate::stream::Stream;
 use crate::worker::Worker;
-
-/// Greetings kept at most; each belongs to a database, a user and a set of startup settings.
-const KEPT: usize = 1000;
-
-const APPLICATION_NAME: &str = "application_name";
-/// A name is shorter (manual: "Identifiers and Key Words").
-const NAMEDATALEN: usize = 64;
 
 /// A connection that a login waits for, in an interval of looking for a primary.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A login waits so long for a home to be opened; a primary that takes longer is not well, and reads go on without it.
 const HOME_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Told to everyone who logs in alike.
-#[derive(Clone)]
-struct Greeting {
-    /// What the node remarked on the client's startup settings, as whole messages.
-    notices: Arc<[u8]>,
-    parameters: Arc<[(String, String)]>,
-    pid: u32,
-    /// The settings that it answered; sessions with the same share them.
-    startup: Arc<Settings>,
-}
-
-impl Greeting {
-    /// With the client's own values in the words that it used, since no node can be asked for the proper ones.
-    fn with(mut self, startup: &Settings) -> Greeting {
-        let own = |name: &str| startup.get(name.to_ascii_lowercase().as_str());
-        self.parameters = self
-            .parameters
-            .iter()
-            .map(|(name, value)| match own(name) {
-                Some(own) => (name.clone(), String::from_utf8_lossy(own).into_owned()),
-                None => (name.clone(), value.clone()),
-            })
-            .collect();
-        self
-    }
-}
-
-type Key = (Box<str>, Box<str>, Settings);
-
-/// The greetings so far. Locked at logins only.
-#[derive(Default)]
-pub struct Greetings(Mutex<HashMap<Key, Greeting>>);
-
-impl Greetings {
-    fn known(&self, key: &Key) -> Option<Greeting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-    }
-
-    /// One of the same database and user, whatever its settings.
-    fn alike(&self, key: &Key) -> Option<Greeting> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|(other, _)| (&other.0, &other.1) == (&key.0, &key.1)).map(|(_, greeting)| greeting.clone())
-    }
-
-    fn keep(&self, key: Key, greeting: Greeting) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KEPT {
-            known.clear();
-        }
-        known.insert(key, greeting);
-    }
-
-    /// After something that may change them (ALTER ROLE … SET, another primary).
-    pub fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
 
 impl Session {
     /// Greets a client that was let in.
@@ -115,18 +50,7 @@ impl Session {
             Ok(cancel) => cancel,
             Err(error) => return Err(Refusal::new(client, &ClientError::unreachable("pgweir", &error.to_string()))),
         };
-        let mut words = greeting.notices.to_vec();
-        let application = startup.get(APPLICATION_NAME).filter(|name| is_taken_as_it_is(name));
-        for (name, value) in greeting.parameters.iter() {
-            let value = match (name.as_str(), application) {
-                ("in_hot_standby", _) => b"off",
-                (APPLICATION_NAME, Some(own)) => &**own,
-                _ => value.as_bytes(),
-            };
-            backend::put_parameter_status(&mut words, name.as_bytes(), value);
-        }
-        backend::put_backend_key_data(&mut words, cancel.pid(), cancel.secret());
-        backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
+        let words = greeting.words(&startup, cancel.pid(), cancel.secret());
         if greeting.startup == startup {
             startup = greeting.startup;
         }
@@ -171,12 +95,6 @@ impl Session {
             rules,
         }))
     }
-}
-
-/// Whether PostgreSQL takes this application_name without a change and a remark; then it is the only thing that differs
-/// between many sessions' greetings.
-fn is_taken_as_it_is(name: &[u8]) -> bool {
-    name.len() < NAMEDATALEN && name.iter().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// What the greeting depends on.
