@@ -82,6 +82,7 @@ async fn a_cancel_of_an_idle_session_spares_what_comes_next_and_who_comes_next()
 #[tokio::test]
 async fn a_statement_that_waits_for_a_connection_is_cancelled_like_one_that_runs() {
     let front = front::with(&[("pool.size", "1")]).await;
+    let Some(proxy) = front.proxy() else { return };
     let mut holder = RawSession::log_in(front.port(), "app");
     holder.query("BEGIN; CREATE TEMP TABLE held ()");
     let mut waiting = RawSession::log_in(front.port(), "app");
@@ -89,6 +90,11 @@ async fn a_statement_that_waits_for_a_connection_is_cancelled_like_one_that_runs
         |sql| [say::parse("", sql, &[]), say::bind("", "", &[], &[]), say::execute("", 0), say::sync()].concat();
     for request in [say::query("CREATE TABLE never ()"), pipeline("CREATE TABLE never ()")] {
         waiting.send(&request);
+        // A cancel that came before the statement would be for nothing, as with PostgreSQL itself.
+        wait::until("the statement waits", || async {
+            proxy.metrics().sum("pgweir_pool_waiting_sessions", &[("user", "app")]) == 1.0
+        })
+        .await;
         let mut cancel = RawSession::connect(front.port());
         cancel.send(&say::cancel_request(waiting.pid, &waiting.secret));
         assert!(cancel.read_to_end().is_empty(), "a cancel is never answered");
