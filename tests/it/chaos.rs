@@ -87,7 +87,7 @@ async fn server_process(replica: &Node) -> Option<u32> {
 /// One misfortune of a replica.
 async fn strike(front: &Front, round: usize) {
     let replica = &front.cluster.replicas[round / 2 % 2];
-    let pause = || tokio::time::sleep(Duration::from_millis(1500));
+    let pause = || wait::pace(Duration::from_millis(1500));
     let on_primary = |sql| front.cluster.primary.run_in("app", sql);
     match round % 9 {
         0 => {
@@ -160,7 +160,7 @@ async fn chaos_among_the_replicas_is_no_error_of_clients() {
     while Instant::now() < until && tally.errors.load(Ordering::Relaxed) == 0 {
         strike(&front, rounds).await;
         rounds += 1;
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        wait::pace(Duration::from_millis(500)).await;
     }
     tally.stop.store(true, Ordering::Relaxed);
     while let Some(ended) = clients.join_next().await {

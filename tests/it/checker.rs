@@ -221,7 +221,7 @@ async fn write_outside(world: Arc<World>, session: Session, register: usize) {
             Ok(()) => world.acknowledged[register].store(value, Ordering::SeqCst),
             Err(error) => world.fail("an outsider", &error),
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        wait::pace(Duration::from_millis(5)).await;
     }
 }
 

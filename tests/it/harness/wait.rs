@@ -32,3 +32,8 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut ask: impl FnMut() -
 pub async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("took longer than {PATIENCE:?}: {what}"))
 }
+
+/// The rhythm of a load or of an attack: nothing is expected to have happened when it is over.
+pub async fn pace(between: Duration) {
+    tokio::time::sleep(between).await;
+}
