@@ -24,7 +24,7 @@ async fn a_cancel_ends_the_running_statement_with_57014() {
         let token = session.cancel_token();
         let started = Instant::now();
         let cancel = async {
-            wait::until("the statement runs", || async { sleepers(&front.cluster).await == 1 }).await;
+            wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(60)").await == 1 }).await;
             token.cancel_query(NoTls).await.expect("the cancel is taken");
         };
         let (outcome, ()) = tokio::join!(session.simple_query(sql), cancel);
@@ -37,11 +37,13 @@ async fn a_cancel_ends_the_running_statement_with_57014() {
 }
 
 /// Statements that sleep, on any node.
-async fn sleepers(cluster: &crate::harness::Cluster) -> i64 {
+/// Of a text that no other test sends: they share the cluster.
+async fn sleepers(cluster: &crate::harness::Cluster, sleep: &str) -> i64 {
     let mut sum = 0;
+    let count =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND strpos(query, '{sleep}') > 0");
     for node in cluster.nodes() {
-        let count = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND usename <> 'postgres'";
-        sum += node.ask(count).await.parse::<i64>().expect("a number");
+        sum += node.ask(&count).await.parse::<i64>().expect("a number");
     }
     sum
 }
@@ -51,7 +53,7 @@ async fn a_cancel_with_a_wrong_key_does_nothing() {
     let front = front::with(&[]).await;
     let mut session = RawSession::log_in(front.port(), "app");
     session.send(&say::query("SELECT pg_sleep(0.5), 'slept'"));
-    wait::until("the statement runs", || async { sleepers(&front.cluster).await == 1 }).await;
+    wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(0.5)").await == 1 }).await;
     let mut wrong = session.secret.clone();
     wrong[0] ^= 1;
     for (pid, secret) in [(session.pid, wrong), (session.pid ^ 0x10_0000, session.secret.clone()), (0, vec![0; 4])] {
@@ -111,8 +113,8 @@ async fn a_session_that_was_told_its_process_ends_with_it() {
     let front = front::with(&[]).await;
     let mut session = RawSession::log_in(front.port(), "app");
     let process = session.value("SELECT pg_backend_pid()");
-    session.send(&say::query(LONG));
-    wait::until("the statement runs", || async { sleepers(&front.cluster).await == 1 }).await;
+    session.send(&say::query("SELECT pg_sleep(61)"));
+    wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(61)").await == 1 }).await;
     front.cluster.primary.ask(&format!("SELECT pg_terminate_backend({process})")).await;
     assert_eq!(sqlstate(&session.read_to_end()).as_deref(), Some("57P01"));
 }
