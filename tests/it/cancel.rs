@@ -9,7 +9,7 @@ use crate::harness::front;
 use crate::harness::raw::{RawSession, say, sqlstate};
 use crate::harness::wait;
 
-const LONG: &str = "SELECT pg_sleep(60)";
+const LONG: &str = "SELECT pg_sleep(62)";
 
 #[tokio::test]
 async fn a_cancel_ends_the_running_statement_with_57014() {
@@ -17,14 +17,14 @@ async fn a_cancel_ends_the_running_statement_with_57014() {
     let session = front.connect("app").await;
     for sql in [
         LONG,
-        "SELECT pg_sleep(60) FROM numbers",
-        "DO $$ BEGIN PERFORM pg_sleep(60); END $$",
-        "BEGIN; SELECT pg_sleep(60)",
+        "SELECT pg_sleep(62) FROM numbers",
+        "DO $$ BEGIN PERFORM pg_sleep(62); END $$",
+        "BEGIN; SELECT pg_sleep(62)",
     ] {
         let token = session.cancel_token();
         let started = Instant::now();
         let cancel = async {
-            wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(60)").await == 1 }).await;
+            wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(62)").await == 1 }).await;
             token.cancel_query(NoTls).await.expect("the cancel is taken");
         };
         let (outcome, ()) = tokio::join!(session.simple_query(sql), cancel);
