@@ -2,7 +2,7 @@
 //! `session::greeting` asks and adds. Nothing of one session may be in what another is told.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::pool::state::Settings;
 use crate::protocol::{TransactionStatus, backend};
@@ -68,29 +68,65 @@ pub(super) type Key = (Box<str>, Box<str>, Settings);
 
 /// The greetings so far. Locked at logins only.
 #[derive(Default)]
-pub struct Greetings(Mutex<HashMap<Key, Greeting>>);
+pub struct Greetings(Mutex<Book>);
+
+#[derive(Default)]
+struct Book {
+    /// With the term in which each was given.
+    given: HashMap<Key, (u64, Greeting)>,
+    /// A greeting of an earlier one is told only where nobody can be asked.
+    term: u64,
+}
 
 impl Greetings {
     pub(super) fn known(&self, key: &Key) -> Option<Greeting> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        let book = self.book();
+        book.given.get(key).filter(|(term, _)| *term == book.term).map(|(_, greeting)| greeting.clone())
     }
 
-    /// One of the same database and user, whatever its settings.
+    /// One of the same database and user, whatever its settings and however old.
     pub(super) fn alike(&self, key: &Key) -> Option<Greeting> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().find(|(other, _)| (&other.0, &other.1) == (&key.0, &key.1)).map(|(_, greeting)| greeting.clone())
+        let book = self.book();
+        let alike = book.given.iter().filter(|(other, _)| (&other.0, &other.1) == (&key.0, &key.1));
+        alike.max_by_key(|(_, (term, _))| *term).map(|(_, (_, greeting))| greeting.clone())
     }
 
     pub(super) fn keep(&self, key: Key, greeting: Greeting) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KEPT {
-            known.clear();
+        let mut book = self.book();
+        if book.given.len() >= KEPT {
+            book.given.clear();
         }
-        known.insert(key, greeting);
+        let term = book.term;
+        book.given.insert(key, (term, greeting));
     }
 
-    /// After something that may change them (ALTER ROLE … SET, another primary).
+    /// After something that may change them (another primary).
     pub fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.book().term += 1;
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_forgotten_is_told_only_where_nobody_can_be_asked() {
+        let greetings = Greetings::default();
+        let key = |user: &str, encoding: &str| -> Key {
+            ("db".into(), user.into(), Settings::from([("client_encoding".into(), encoding.as_bytes().into())]))
+        };
+        let greeting = |pid| Greeting { notices: [].into(), parameters: [].into(), pid, startup: Arc::default() };
+        greetings.keep(key("app", "UTF8"), greeting(1));
+        greetings.forget();
+        assert!(greetings.known(&key("app", "UTF8")).is_none());
+        assert_eq!(greetings.alike(&key("app", "LATIN1")).map(|greeting| greeting.pid), Some(1));
+        greetings.keep(key("app", "SQL_ASCII"), greeting(2));
+        assert_eq!(greetings.alike(&key("app", "LATIN1")).map(|greeting| greeting.pid), Some(2));
+        assert!(greetings.alike(&key("other", "UTF8")).is_none());
     }
 }
