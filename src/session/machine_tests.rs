@@ -262,7 +262,7 @@ fn a_level_that_was_reset_is_the_configured_one_again() {
         let configured = player.machine.state.consistency;
         // Each time on another connection: the second must be brought to the session's settings first.
         for (text, level, answers) in
-            [("SET pgweir.consistency = 'eventual'", crate::sql::Consistency::Eventual, 1), (reset, configured, 2)]
+            [("SET pgweir.consistency = 'eventual'", Consistency::Eventual, 1), (reset, configured, 2)]
         {
             player.play(&format!("(F) Query {text}|"));
             for _ in 0..answers {
