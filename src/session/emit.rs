@@ -195,7 +195,7 @@ impl Machine {
             // Behind the type byte and length of a Query, or behind those and an empty name.
             let text = bytes.get(HEADER..).unwrap_or_default();
             let text = text.strip_prefix(b"\0").unwrap_or(text);
-            self.vacated = vacate::vacated(text.split(|byte| *byte == 0).next().unwrap_or_default());
+            self.abroad = vacate::abroad(text.split(|byte| *byte == 0).next().unwrap_or_default());
         }
         const MOST: usize = 100;
         if !verdict.acts.contains(&Act::Audit) {

@@ -60,9 +60,8 @@ fn is_operator(byte: u8) -> bool {
 }
 
 fn opens_comments_in_a_row(sql: &[u8]) -> bool {
-    sql.split(|byte| !is_operator(*byte)).any(|run| {
-        run.len() > LONG_RUN && run.windows(2).filter(|two| two == b"/*").count() >= MOST_OPENINGS
-    })
+    sql.split(|byte| !is_operator(*byte))
+        .any(|run| run.len() > LONG_RUN && run.windows(2).filter(|two| two == b"/*").count() >= MOST_OPENINGS)
 }
 
 fn weigh(tokens: &[u8]) -> Option<Excess> {
