@@ -33,7 +33,7 @@ pub async fn run_with(config: &Config, dial: Arc<dyn Dial>) -> anyhow::Result<Ex
 async fn survey(cluster: &Arc<Cluster>, limit: Duration) -> Arc<ClusterView> {
     let settled = async {
         loop {
-            let view = cluster.view().clone();
+            let view = cluster.view();
             if view.primary.is_some() && view.nodes.iter().all(is_settled) {
                 return view;
             }
@@ -42,8 +42,8 @@ async fn survey(cluster: &Arc<Cluster>, limit: Duration) -> Arc<ClusterView> {
     };
     tokio::select! {
         view = settled => view,
-        () = monitor::run(Arc::clone(cluster)) => cluster.view().clone(),
-        () = tokio::time::sleep(limit) => cluster.view().clone(),
+        () = monitor::run(Arc::clone(cluster)) => cluster.view(),
+        () = tokio::time::sleep(limit) => cluster.view(),
     }
 }
 

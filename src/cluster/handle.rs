@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, ArcSwapOption, Guard};
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
 use super::dial::Dial;
@@ -41,8 +41,7 @@ pub struct Cluster {
     pub(super) nodes: Vec<NodeConfig>,
     pub(super) config: ClusterConfig,
     pub(super) dial: Arc<dyn Dial>,
-    view: ArcSwap<ClusterView>,
-    sample: ArcSwapOption<Sample>,
+    published: ArcSwap<Published>,
     /// Samples started, counted *before* they are sent.
     started: AtomicU64,
     sample_wanted: Notify,
@@ -55,11 +54,43 @@ pub struct Cluster {
     wakers: Mutex<Vec<Waker>>,
     /// Tickets of acknowledged writes, plus one; see `wrote`.
     global_ticket: AtomicU64,
-    global: ArcSwap<Settled>,
     /// Only side loops take this lock.
     roster: Mutex<Roster>,
     origin: Instant,
     stats: ClusterStats,
+}
+
+/// All that a decision needs, in one piece: reading it costs one load.
+#[derive(Clone)]
+struct Published {
+    view: Arc<ClusterView>,
+    /// The newest answered sample of the primary's position.
+    sample: Option<Sample>,
+    global: Settled,
+}
+
+/// What is known at a moment; see [`Cluster::moment`].
+pub struct Moment {
+    published: Guard<Arc<Published>>,
+    /// [`Cluster::ticket`], read after everything else.
+    pub ticket: u64,
+    global_ticket: u64,
+}
+
+impl Moment {
+    pub fn view(&self) -> &ClusterView {
+        &self.published.view
+    }
+
+    pub fn sample(&self) -> Option<Sample> {
+        self.published.sample
+    }
+
+    pub fn global_floor(&self) -> GlobalFloor {
+        let settled = self.published.global;
+        let unresolved = (self.global_ticket > settled.through).then(|| self.global_ticket - 1);
+        GlobalFloor { position: settled.position, unresolved }
+    }
 }
 
 /// The global floor as far as samples have settled it.
@@ -70,13 +101,25 @@ struct Settled {
     position: Option<Position>,
 }
 
+impl Settled {
+    /// The first sample that was sent after the last write covers all of them.
+    fn settle(&mut self, ticket: u64, sample: Sample) {
+        if ticket > 0 && sample.number >= ticket && self.through < ticket {
+            *self = Settled { through: ticket, position: Some(later(self.position, sample.position)) };
+        }
+    }
+}
+
 impl Cluster {
     pub fn new(nodes: Vec<NodeConfig>, config: ClusterConfig, dial: Arc<dyn Dial>) -> Arc<Cluster> {
         let now = Instant::now();
         let roster = Roster::new(&nodes, config.clone(), now);
         Arc::new(Cluster {
-            view: ArcSwap::from_pointee(roster.view(now)),
-            sample: ArcSwapOption::empty(),
+            published: ArcSwap::from_pointee(Published {
+                view: Arc::new(roster.view(now)),
+                sample: None,
+                global: Settled::default(),
+            }),
             started: AtomicU64::new(0),
             sample_wanted: Notify::new(),
             replay_until: AtomicU64::new(0),
@@ -84,7 +127,6 @@ impl Cluster {
             urgent: nodes.iter().map(|_| Notify::new()).collect(),
             wakers: Mutex::default(),
             global_ticket: AtomicU64::new(0),
-            global: ArcSwap::default(),
             roster: Mutex::new(roster),
             origin: now,
             stats: ClusterStats::default(),
@@ -94,14 +136,21 @@ impl Cluster {
         })
     }
 
-    /// The newest snapshot.
-    pub fn view(&self) -> Guard<Arc<ClusterView>> {
-        self.view.load()
+    /// Everything that is known now, for the data's way: nothing is counted or copied.
+    pub fn moment(&self) -> Moment {
+        let published = self.published.load();
+        let ticket = self.ticket();
+        Moment { published, ticket, global_ticket: self.global_ticket.load(Ordering::SeqCst) }
+    }
+
+    /// The newest snapshot, to keep.
+    pub fn view(&self) -> Arc<ClusterView> {
+        Arc::clone(&self.published.load().view)
     }
 
     /// The newest answered sample of the primary's position.
     pub fn sample(&self) -> Option<Sample> {
-        self.sample.load().as_deref().copied()
+        self.published.load().sample
     }
 
     /// How many samples were started so far: one with a greater number was sent after this call.
@@ -164,10 +213,15 @@ impl Cluster {
     }
 
     pub fn global_floor(&self) -> GlobalFloor {
-        let ticket = self.global_ticket.load(Ordering::SeqCst);
-        let settled = self.global.load();
-        let unresolved = (ticket > settled.through).then(|| ticket - 1);
-        GlobalFloor { position: settled.position, unresolved }
+        self.moment().global_floor()
+    }
+
+    fn publish(&self, change: impl Fn(&mut Published)) {
+        self.published.rcu(|known| {
+            let mut known = Published::clone(known);
+            change(&mut known);
+            known
+        });
     }
 
     /// The data's way saw a connection to `node` die: probe it at once.
@@ -206,23 +260,16 @@ impl Cluster {
 
     /// Publishes a sample that was sent at `sent`, and wakes who waits.
     pub(super) fn publish_sample(&self, sample: Sample, sent: Instant) {
-        self.sample.store(Some(Arc::new(sample)));
-        self.settle_global(sample);
+        let ticket = self.global_ticket.load(Ordering::SeqCst);
+        self.publish(|known| {
+            known.sample = Some(sample);
+            known.global.settle(ticket, sample);
+        });
         self.wake();
         let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.stats.sample_us.store(took, Ordering::Relaxed);
         self.stats.samples_published.fetch_add(1, Ordering::Relaxed);
         lock(&self.roster).on_insert(sample.position, sent);
-    }
-
-    /// The first sample that was sent after the last write covers all of them.
-    fn settle_global(&self, sample: Sample) {
-        let ticket = self.global_ticket.load(Ordering::SeqCst);
-        if ticket == 0 || sample.number < ticket || self.global.load().through >= ticket {
-            return;
-        }
-        self.global
-            .rcu(|settled| Settled { through: ticket, position: Some(later(settled.position, sample.position)) });
     }
 
     /// Lets a side loop tell the roster what it learned, publishes what follows, and wakes who waits.
@@ -231,12 +278,17 @@ impl Cluster {
             let mut roster = lock(&self.roster);
             let events = learn(&mut roster);
             let view = roster.view(Instant::now());
-            let changed = view.epoch != self.view.load().epoch;
-            // Stored under the lock, so that snapshots are published in the order in which they were made.
-            self.view.store(Arc::new(view));
+            let changed = view.epoch != self.published.load().view.epoch;
+            let view = Arc::new(view);
+            // Under the lock, so that snapshots are published in the order in which they were made.
+            self.publish(|known| {
+                known.view = Arc::clone(&view);
+                if changed {
+                    // Positions of the former timeline bind nobody; what was written until now must be asked for anew.
+                    known.global = Settled::default();
+                }
+            });
             if changed {
-                // Positions of the former timeline bind nobody; what was written until now must be asked for anew.
-                self.global.store(Arc::new(Settled::default()));
                 self.wrote();
                 self.stats.primary_changes.fetch_add(1, Ordering::Relaxed);
             }

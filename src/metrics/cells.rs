@@ -96,7 +96,8 @@ impl Sheet {
 
     fn observe(&self, histogram: usize, time: Duration) {
         let micros = time.as_micros().min(u128::from(u64::MAX)) as u64;
-        let bucket = BOUNDS.iter().filter(|bound| micros > u64::from(**bound)).count();
+        // Most times are short: from below.
+        let bucket = BOUNDS.iter().position(|bound| micros <= u64::from(*bound)).unwrap_or(BOUNDS.len());
         self.add(histogram + bucket, 1);
         self.add(histogram + BOUNDS.len() + 1, micros);
     }
@@ -172,23 +173,16 @@ impl WorkerCells {
         self.count(Count::BytesToServers, n as u64);
     }
 
-    /// A transaction was routed: once for each decision that was carried out, with its reason's label.
-    pub fn transaction(&self, route: Route, reason: &str) {
-        self.routed(route, at::TRANSACTIONS, at::OWN_TRANSACTIONS, reason, 1);
-    }
-
-    /// `n` statements ran there for that reason.
-    pub fn statements(&self, route: Route, reason: &str, n: u64) {
-        self.routed(route, at::STATEMENTS, at::OWN_STATEMENTS, reason, n);
-    }
-
-    fn routed(&self, route: Route, block: usize, own: usize, reason: &str, n: u64) {
+    /// A transaction of `statements` was routed: once for each decision that was carried out, with its reason's label.
+    pub fn transaction(&self, route: Route, reason: &str, statements: u64) {
         let reason = REASONS.index(reason);
-        match route {
-            Route::Primary(node) => self.node(node).add(block + reason, n),
-            Route::Replica(node) => self.node(node).add(at::ROLE + block + reason, n),
-            Route::Pgweir => self.sheet.add(own + reason, n),
-        }
+        let (sheet, transactions, of_statements) = match route {
+            Route::Primary(node) => (self.node(node), at::TRANSACTIONS, at::STATEMENTS),
+            Route::Replica(node) => (self.node(node), at::ROLE + at::TRANSACTIONS, at::ROLE + at::STATEMENTS),
+            Route::Pgweir => (&self.sheet, at::OWN_TRANSACTIONS, at::OWN_STATEMENTS),
+        };
+        sheet.add(transactions + reason, 1);
+        sheet.add(of_statements + reason, statements);
     }
 
     /// From the last byte sent to the node to the ReadyForQuery that answers it.

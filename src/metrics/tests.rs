@@ -24,15 +24,14 @@ fn assert_line(text: &str, line: &str) {
 fn transactions_are_told_by_route_node_and_reason_over_all_workers() {
     let metrics = Metrics::new(vec!["db1:5432".into(), "db2:5432".into()]);
     let (first, second) = (metrics.worker(), metrics.worker());
-    first.transaction(Route::Primary(0), "write");
-    first.transaction(Route::Replica(1), "read");
-    second.transaction(Route::Replica(1), "read");
-    second.statements(Route::Replica(1), "read", 40);
-    second.statements(Route::Pgweir, "session_state", 2);
+    first.transaction(Route::Primary(0), "write", 1);
+    first.transaction(Route::Replica(1), "read", 1);
+    second.transaction(Route::Replica(1), "read", 40);
+    second.transaction(Route::Pgweir, "session_state", 2);
     let text = plain(&metrics);
     assert_line(&text, r#"pgweir_transactions_total{route="primary",node="db1:5432",reason="write"} 1"#);
     assert_line(&text, r#"pgweir_transactions_total{route="replica",node="db2:5432",reason="read"} 2"#);
-    assert_line(&text, r#"pgweir_statements_total{route="replica",node="db2:5432",reason="read"} 40"#);
+    assert_line(&text, r#"pgweir_statements_total{route="replica",node="db2:5432",reason="read"} 41"#);
     assert_line(&text, r#"pgweir_statements_total{route="pgweir",node="",reason="session_state"} 2"#);
     assert!(
         !text.contains(r#"pgweir_transactions_total{route="replica",node="db2:5432",reason="write""#),
@@ -45,7 +44,7 @@ fn a_node_beyond_the_cells_and_a_reason_beyond_the_table_still_count_somewhere()
     let names = (0..NODES + 5).map(|n| format!("db{n}")).collect();
     let metrics = Metrics::new(names);
     let cells = metrics.worker();
-    cells.transaction(Route::Primary(usize::MAX), "a reason from the future");
+    cells.transaction(Route::Primary(usize::MAX), "a reason from the future", 1);
     let total: u64 = metrics.totals().transactions().iter().map(|routed| routed.count).sum();
     assert_eq!(total, 1);
 }
@@ -139,10 +138,10 @@ fn accounts_are_bounded() {
 fn a_node_that_takes_over_an_index_starts_at_zero() {
     let metrics = Metrics::new(vec!["old".into(), "stays".into()]);
     let cells = metrics.worker();
-    cells.transaction(Route::Primary(0), "write");
-    cells.transaction(Route::Replica(1), "read");
+    cells.transaction(Route::Primary(0), "write", 1);
+    cells.transaction(Route::Replica(1), "read", 1);
     metrics.set_nodes(vec!["new".into(), "stays".into()]);
-    cells.transaction(Route::Replica(0), "read");
+    cells.transaction(Route::Replica(0), "read", 1);
     metrics.set_nodes(vec!["new".into(), "stays".into(), "third".into()]);
     let told: Vec<_> = metrics.totals().transactions().into_iter().map(|t| (t.node, t.route, t.count)).collect();
     assert_eq!(told, [("new".to_owned(), "replica", 1), ("stays".to_owned(), "replica", 1)]);
@@ -194,7 +193,7 @@ fn a_scrape_while_workers_count_never_sees_a_count_fall() {
     let writers: Vec<_> = (0..2)
         .map(|_| {
             let cells = metrics.worker();
-            thread::spawn(move || (0..50_000).for_each(|_| cells.transaction(Route::Primary(0), "write")))
+            thread::spawn(move || (0..50_000).for_each(|_| cells.transaction(Route::Primary(0), "write", 1)))
         })
         .collect();
     let mut last = 0;

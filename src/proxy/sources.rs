@@ -16,7 +16,7 @@ pub(super) fn admin(proxy: &Proxy, stopped: watch::Receiver<bool>, reload: mpsc:
     let (cluster, pools) = (Arc::clone(&proxy.cluster), Arc::clone(&proxy.pools));
     let workers = proxy.workers.handles.len();
     AdminSources {
-        view: Box::new(move || Arc::clone(&cluster.view())),
+        view: Box::new(move || cluster.view()),
         pools: Box::new(move || pools.stats().into_iter().map(sample).collect()),
         metrics: Arc::clone(&proxy.metrics),
         accepting: Box::new(move || if *stopped.borrow() { 0 } else { workers }),

@@ -47,7 +47,7 @@ impl Session {
         let node = match target {
             Target::Replica(node) => node,
             Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica())),
-            Target::Primary | Target::Wait(_) => match self.shared.cluster.view().primary {
+            Target::Primary | Target::Wait(_) => match self.shared.cluster.moment().view().primary {
                 Some(node) => node,
                 None => return Ok(self.await_primary(None)),
             },
@@ -72,7 +72,7 @@ impl Session {
                 Ok(self.await_observation(node))
             }
             Checkout::Ready(lease) => {
-                self.adopt(lease);
+                self.adopt(lease, self.asked);
                 Ok(Answer::Ready)
             }
             Checkout::Wait(waiter) => {
@@ -96,7 +96,7 @@ impl Session {
                 Ok(())
             }
             Ok(lease) => {
-                self.adopt(lease);
+                self.adopt(lease, Instant::now());
                 let mut own = self.worker.take_buffer();
                 let mut answers = Vec::new();
                 {
@@ -219,15 +219,15 @@ impl Session {
         pool
     }
 
-    fn adopt(&mut self, mut lease: Lease) {
+    fn adopt(&mut self, mut lease: Lease, now: Instant) {
         if !is_replica(&lease) && !self.home.is_shared() && lease.is_vacant() {
             lease.resident = Some(self.home.clone());
             self.machine.set_home(Some(lease.id.0));
         }
-        if let Some(node) = self.shared.cluster.view().node(lease.node) {
+        if let Some(node) = self.shared.cluster.moment().view().node(lease.node) {
             node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
         }
-        self.leased = Instant::now();
+        self.leased = now;
         let node = usize::from(lease.node.0);
         let route = if is_replica(&lease) { Route::Replica(node) } else { Route::Primary(node) };
         self.worker.metrics.checkout_time(route, self.leased.saturating_duration_since(self.asked));
@@ -235,7 +235,7 @@ impl Session {
     }
 
     fn left(&mut self, node: NodeId) {
-        if let Some(node) = self.shared.cluster.view().node(node) {
+        if let Some(node) = self.shared.cluster.moment().view().node(node) {
             node.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         self.server_out.clear();

@@ -259,13 +259,13 @@ impl Session {
     /// Calls the machine with what is known at this moment.
     pub(super) fn ask<T>(&mut self, call: impl FnOnce(&mut Machine, Option<&mut Link<'_>>, &mut Env<'_>) -> T) -> T {
         let cluster = &self.shared.cluster;
-        let (view, catalog) = (cluster.view(), self.catalog.snapshot());
+        let (moment, catalog) = (cluster.moment(), self.catalog.snapshot());
         let mut verdicts = self.worker.verdicts.borrow_mut();
         let mut env = Env {
-            view: &view,
-            sample: cluster.sample(),
-            ticket: cluster.ticket(),
-            global: cluster.global_floor(),
+            view: moment.view(),
+            sample: moment.sample(),
+            ticket: moment.ticket,
+            global: moment.global_floor(),
             catalog: &catalog,
             catalog_current: self.catalog.is_current(),
             verdicts: &mut verdicts,

@@ -12,11 +12,17 @@ pub struct SessionSettings {
     /// From the StartupMessage: what RESET returns to.
     startup: Arc<Settings>,
     current: Arc<Settings>,
+    /// See [`SessionSettings::standard_lexis`]; asked for each statement, so it is kept.
+    unusual_lexis: bool,
+    refused_by_replicas: bool,
 }
 
 impl SessionSettings {
     pub fn new(startup: Arc<Settings>) -> SessionSettings {
-        SessionSettings { current: Arc::clone(&startup), startup }
+        let current = Arc::clone(&startup);
+        let mut settings = SessionSettings { startup, current, ..SessionSettings::default() };
+        settings.look();
+        settings
     }
 
     pub fn current(&self) -> &Arc<Settings> {
@@ -26,6 +32,7 @@ impl SessionSettings {
     /// The whole truth, read back from the server process.
     pub fn replace(&mut self, settings: Settings) {
         self.current = Arc::new(settings);
+        self.look();
     }
 
     /// Adopts an equal map, so that the next comparison is one of pointers.
@@ -35,6 +42,14 @@ impl SessionSettings {
 
     /// Accounts for an act that succeeded outside of a transaction block. `true` if it was about settings.
     pub fn apply(&mut self, act: &Act) -> bool {
+        let changed = self.follow(act);
+        if changed {
+            self.look();
+        }
+        changed
+    }
+
+    fn follow(&mut self, act: &Act) -> bool {
         match act {
             Act::Set { name, value } => {
                 let settings = Arc::make_mut(&mut self.current);
@@ -92,24 +107,31 @@ impl SessionSettings {
 
     /// Statements are cut as the standard says, and no character of the encoding hides an ASCII byte.
     pub fn standard_lexis(&self) -> bool {
-        const SAFE: [&str; 11] =
-            ["utf8", "unicode", "latin", "iso8859", "win125", "sqlascii", "koi8", "euc", "win866", "win874", "mulei"];
-        let encoding = self.text("client_encoding").unwrap_or_default().replace(['-', '_', ' '], "");
-        let encoding_safe = encoding.is_empty() || SAFE.iter().any(|safe| encoding.starts_with(safe));
-        encoding_safe && self.is_on("standard_conforming_strings") != Some(false)
+        !self.unusual_lexis
     }
 
     /// Under these settings a replica would refuse, or answer otherwise.
     pub fn refused_by_replicas(&self) -> bool {
-        self.text("default_transaction_isolation").is_some_and(|level| level == "serializable")
-            || self.is_on("transform_null_equals") == Some(true)
+        self.refused_by_replicas
+    }
+
+    /// What is asked for each statement, found out once.
+    fn look(&mut self) {
+        const SAFE: [&str; 11] =
+            ["utf8", "unicode", "latin", "iso8859", "win125", "sqlascii", "koi8", "euc", "win866", "win874", "mulei"];
+        let encoding = self.text("client_encoding").unwrap_or_default().replace(['-', '_', ' '], "");
+        let encoding_safe = encoding.is_empty() || SAFE.iter().any(|safe| encoding.starts_with(safe));
+        self.unusual_lexis = !encoding_safe || self.is_on("standard_conforming_strings") == Some(false);
+        self.refused_by_replicas =
+            self.text("default_transaction_isolation").is_some_and(|level| level == "serializable")
+                || self.is_on("transform_null_equals") == Some(true);
     }
 
     /// What the server connection holds after the same act as [`SessionSettings::apply`]: it knows no startup values of the
     /// session, so RESET returns it to its own defaults.
     pub fn on_server(have: &Arc<Settings>, act: &Act) -> Arc<Settings> {
-        let mut bare = SessionSettings { startup: Arc::default(), current: Arc::clone(have) };
-        bare.apply(act);
+        let mut bare = SessionSettings { current: Arc::clone(have), ..SessionSettings::default() };
+        bare.follow(act);
         bare.current
     }
 }

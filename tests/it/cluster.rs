@@ -54,7 +54,7 @@ impl Watch {
     async fn sees(&self, what: &str, mut condition: impl FnMut(&ClusterView) -> bool) -> Arc<ClusterView> {
         let seen = async {
             loop {
-                let view = self.cluster.view().clone();
+                let view = self.cluster.view();
                 if condition(&view) {
                     return view;
                 }
@@ -135,7 +135,7 @@ async fn a_promotion_starts_a_new_timeline_with_its_switch_point() {
     watch.cluster.want_sample();
     let settled = async {
         loop {
-            let view = watch.cluster.view().clone();
+            let view = watch.cluster.view();
             if let Floor::At(position) = settle(floor, watch.cluster.sample(), &view) {
                 return position;
             }

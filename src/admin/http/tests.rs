@@ -77,7 +77,7 @@ async fn ask(sources: AdminSources, request: &str) -> (u16, String, String) {
 #[tokio::test]
 async fn metrics_come_in_the_text_format_with_the_view_in_them() {
     let sources = sources(healthy(), 2);
-    sources.metrics.worker().transaction(Route::Replica(1), "read");
+    sources.metrics.worker().transaction(Route::Replica(1), "read", 1);
     let (status, head, body) = ask(sources, "GET /metrics").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
@@ -108,7 +108,7 @@ async fn health_is_the_process_and_readiness_is_the_service() {
 #[tokio::test]
 async fn status_is_json_with_nodes_pools_and_reasons() {
     let sources = sources(healthy(), 2);
-    sources.metrics.worker().statements(Route::Primary(0), "write", 9);
+    sources.metrics.worker().transaction(Route::Primary(0), "write", 9);
     let (status, head, body) = ask(sources, "GET /api/status").await;
     assert_eq!(status, 200);
     assert!(head.contains("content-type: application/json"), "{head}");
