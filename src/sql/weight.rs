@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn what_applications_send_is_parsed() {
         check(&format!("SELECT * FROM t WHERE id IN ({})", vec!["12345678"; 10_000].join(", ")), None);
-        let row = format!("({})", vec!["$1"; 10].join(", "));
+        let row = format!("({})", ["$1"; 10].join(", "));
         check(&format!("INSERT INTO t VALUES {}", vec![row.as_str(); 700].join(", ")), None);
         let column = "\"orders\".\"customer\" AS \"orders_customer\"";
         check(&format!("SELECT {} FROM orders", vec![column; 1_000].join(", ")), None);
