@@ -9,7 +9,7 @@ use std::fmt;
 
 use super::fingerprint;
 
-/// A name or key word weighs so much, everything else 1: it becomes more than one node.
+/// A name or key word weighs so much, since it becomes more than one node; everything else 1.
 const WORD: usize = 4;
 /// About a list of 12,000 numbers, 6,000 columns, or 1,000 rows of ten parameters.
 const HEAVIEST: usize = 24_000;
@@ -68,11 +68,12 @@ fn weigh(tokens: &[u8]) -> Option<Excess> {
     let (mut weight, mut depth, mut operator) = (0_usize, 0_usize, 0_usize);
     let mut in_word = false;
     for &byte in tokens {
-        let of_word = byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80;
+        let of_word = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte >= 0x80;
         weight += match byte {
             b' ' | b'\t' | b'\n' | b'\r' | b'"' => 0,
             _ if !of_word => 1,
             _ if in_word => 0,
+            b'0'..=b'9' | b'$' => 1,
             _ => WORD,
         };
         in_word = of_word;
@@ -119,7 +120,7 @@ mod tests {
     fn what_applications_send_is_parsed() {
         check(&format!("SELECT * FROM t WHERE id IN ({})", vec!["12345678"; 10_000].join(", ")), None);
         let row = format!("({})", ["$1"; 10].join(", "));
-        check(&format!("INSERT INTO t VALUES {}", vec![row.as_str(); 700].join(", ")), None);
+        check(&format!("INSERT INTO t VALUES {}", vec![row.as_str(); 1_000].join(", ")), None);
         let column = "\"orders\".\"customer\" AS \"orders_customer\"";
         check(&format!("SELECT {} FROM orders", vec![column; 1_000].join(", ")), None);
         check(&format!("SELECT {}1{}", "(".repeat(200), ")".repeat(200)), None);
