@@ -7,7 +7,7 @@ use super::{Health, NodeId, Role, Timeline};
 
 /// A change that people want to read one line about.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Event {
+pub enum Event {
     Health { node: NodeId, from: Health, to: Health, lag: Option<Duration> },
     Role { node: NodeId, from: Role, to: Role },
     Primary { node: Option<NodeId>, timeline: Timeline },

@@ -36,7 +36,7 @@ pub(super) const FIXED: [&str; 2] = ["local_preload_libraries", "session_preload
 
 /// What a node said of itself. What it did not let us see is missing, and missing is not different.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Traits {
+pub struct Traits {
     pub version: String,
     pub version_num: u32,
     pub settings: BTreeMap<String, String>,

@@ -10,7 +10,7 @@ mod likeness;
 pub mod lsn;
 pub mod monitor;
 pub mod probe;
-mod roster;
+pub mod roster;
 pub mod sampler;
 
 #[cfg(test)]

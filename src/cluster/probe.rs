@@ -74,7 +74,7 @@ const ZONES: &str = "
 
 /// What a probe read.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Reading {
+pub struct Reading {
     pub role: Role,
     /// `None`: hidden from us.
     pub timeline: Option<Timeline>,

@@ -16,7 +16,7 @@ use crate::config::{ClusterConfig, NodeConfig};
 
 /// A node answered a full probe.
 #[derive(Clone, Debug)]
-pub(super) struct Status {
+pub struct Status {
     pub reading: Reading,
     pub system: Option<u64>,
     /// The probe's number, see `NodeStats::probes_started`.
@@ -58,9 +58,8 @@ struct Entry {
     attempts: u64,
 }
 
-/// See the file's head.
 #[derive(Debug)]
-pub(super) struct Roster {
+pub struct Roster {
     entries: Vec<Entry>,
     config: ClusterConfig,
     log: LsnTimeline,
@@ -99,8 +98,7 @@ impl Roster {
 
     /// A full probe was answered.
     pub fn on_status(&mut self, node: NodeId, status: Status) -> Vec<Event> {
-        let mut events = Vec::new();
-        let now = status.answered;
+        let (mut events, now) = (Vec::new(), status.answered);
         let entry = &mut self.entries[usize::from(node.0)];
         if entry.role != status.reading.role {
             events.push(Event::Role { node, from: entry.role, to: status.reading.role });
@@ -169,19 +167,21 @@ impl Roster {
         // Ties go to the node that is configured first.
         let best = self.entries.iter().rev().filter_map(known).max_by_key(|&system| votes(system));
         if let Some(system) = best {
-            self.system = system;
+            (self.system, self.timeline) = (system, Timeline::default());
             events.push(Event::System { system });
         }
     }
 
-    /// The answering primary of our system with the highest timeline; of equals the present one, then the first.
+    /// The answering primary of our system with the highest timeline; of equals the present one, then the first. Never one
+    /// of an older timeline than there was: it knows nothing of what was written since, and what it takes will be lost.
     fn settle_primary(&mut self, events: &mut Vec<Event>) {
         let settled = self.system != 0 || self.entries.iter().all(|entry| entry.system.is_none());
         let found = self
             .ids()
             .filter(|&id| {
                 let entry = self.entry(id);
-                settled && entry.answers && entry.role == Role::Primary && self.is_ours(entry)
+                let known = entry.timeline.is_none_or(|timeline| timeline >= self.timeline);
+                settled && entry.answers && entry.role == Role::Primary && self.is_ours(entry) && known
             })
             .max_by_key(|&id| (self.entry(id).timeline, self.primary == Some(id), std::cmp::Reverse(id)));
         let timeline = found.and_then(|id| self.entry(id).timeline).unwrap_or(self.timeline);
@@ -226,7 +226,6 @@ impl Roster {
     /// What the node's last answer means for its health.
     fn observe(&mut self, node: NodeId, now: Instant) -> Observation {
         let lag = self.entry(node).replay.and_then(|replay| self.log.lag(replay, now));
-        let judged = self.judged_lag(node, now);
         self.entries[usize::from(node.0)].lag_observed = lag;
         let entry = self.entry(node);
         if !self.is_ours(entry) && self.system != 0 {
@@ -245,6 +244,9 @@ impl Roster {
                     self.entry(primary).name,
                     self.timeline.0
                 )),
+                None if entry.timeline < Some(self.timeline) => {
+                    Observation::Unfit("a primary of an old timeline".into())
+                }
                 None => Observation::Silent("a primary, but it is not known of which cluster".into()),
             };
         }
@@ -260,7 +262,7 @@ impl Roster {
                 if entry.timeline.is_none() { " (its timeline is hidden from us: grant pg_monitor)" } else { "" }
             ));
         }
-        Observation::Replica { lag: judged }
+        Observation::Replica { lag: self.judged_lag(node, now) }
     }
 
     /// The lag that decides about eviction. While the primary is silent, every replica's lag grows, and evicting them all
@@ -301,8 +303,7 @@ impl Roster {
     pub fn view(&self, now: Instant) -> ClusterView {
         let node = |id: NodeId| {
             let entry = self.entry(id);
-            let replica = entry.role == Role::Replica;
-            let replay = entry.replay.filter(|_| replica);
+            let replay = entry.replay.filter(|_| entry.role == Role::Replica);
             // Positions of another timeline share the numbers, not the history: no lag follows from them.
             let comparable = replay.filter(|_| self.timeline_of(entry) == self.timeline);
             // A node that has stopped answering is not evicted yet, but its last lag must not make it look the best.
@@ -501,6 +502,24 @@ mod tests {
         assert!(world.refusal(0).contains("second primary"));
         let view = world.view(1000);
         assert_eq!((view.primary, view.timeline, view.epoch), (Some(NodeId(1)), Timeline(2), 2));
+    }
+
+    /// Seed 60 of the simulation: nobody had fenced the old primary, and when the new one died it was taken back.
+    #[test]
+    fn an_old_primary_is_not_taken_back_when_the_new_one_dies() {
+        let mut world = world(2);
+        world.primary(0, 0, 100);
+        world.seen(500, 1, Role::Primary, 7, 2, 90);
+        world.fails(1000, 1, true);
+        world.primary(1500, 0, 200);
+        let view = world.view(1500);
+        assert_eq!((view.primary, view.timeline), (None, Timeline(2)));
+        assert_eq!(world.refusal(0), "a primary of an old timeline");
+        world.seen(2000, 1, Role::Primary, 7, 2, 95);
+        assert_eq!(world.view(2000).primary, Some(NodeId(1)));
+        // Promoted in its turn, it is one of now.
+        world.seen(2500, 0, Role::Primary, 7, 3, 210);
+        assert_eq!((world.view(2500).primary, world.view(2500).timeline), (Some(NodeId(0)), Timeline(3)));
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) enum Answer {
     Ready,
     /// An event will tell.
     Wait,
+    /// `Session::lease` leads to what was the primary.
+    Deposed,
     /// Ask the machine once more.
     Again,
     /// Ask it once more when the replica has been observed, or after so long.
@@ -58,7 +60,8 @@ impl Session {
         }
         if matches!(target, Target::Primary) && self.parked.is_some() {
             self.lease = self.parked.take();
-            return Ok(Answer::Ready);
+            let deposed = self.lease.as_ref().is_some_and(|lease| lease.node != node);
+            return Ok(if deposed { Answer::Deposed } else { Answer::Ready });
         }
         let pool = self.pool(node);
         self.asked = Instant::now();
@@ -88,7 +91,7 @@ impl Session {
             return Ok(());
         };
         match result {
-            Ok(lease) if self.is_unproven(&lease) => {
+            Ok(lease) if self.is_unproven(&lease) || self.is_deposed(&lease) => {
                 // Decided anew at once, and then it waits for the observation.
                 lease.release();
                 self.lease = self.parked.take();
@@ -181,6 +184,11 @@ impl Session {
 
     fn is_unproven(&self, lease: &Lease) -> bool {
         is_replica(lease) && !self.machine.has_observed(lease.probes_at_open)
+    }
+
+    /// Another node was promoted while we waited for this one.
+    fn is_deposed(&self, lease: &Lease) -> bool {
+        !is_replica(lease) && self.shared.cluster.view().primary.is_some_and(|primary| primary != lease.node)
     }
 
     /// The connection is younger than what is known of its replica; the next probe will tell.

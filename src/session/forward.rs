@@ -169,6 +169,20 @@ impl Session {
         self.feed_inbox()
     }
 
+    /// The node is the primary no more. What the session has there is lost, although the node may live.
+    pub(super) fn abandon(&mut self, to_client: &mut Vec<u8>) -> Result<(), SessionEnd> {
+        let Some(node) = self.lease.as_ref().map(|lease| lease.node) else {
+            return Ok(());
+        };
+        let name = self.node_name(node);
+        let step = self.machine.on_server_eof(node, &name, LinkRole::Primary, to_client);
+        self.drop_lease();
+        match step {
+            Step::Close(end) => Err(end),
+            _ => Ok(()),
+        }
+    }
+
     /// Counts a unit that is over.
     pub(super) fn on_finished(&mut self) {
         let Some(finished) = self.machine.take_finished() else {

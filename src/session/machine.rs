@@ -24,8 +24,8 @@ use crate::protocol::TransactionStatus;
 use crate::protocol::frame::FrameError;
 use crate::protocol::sqlstate::ClientError;
 use crate::routing::{self, Floor, RouteSetting, SessionState, Target};
-use crate::sql::Lexis;
 use crate::sql::cache::VerdictCache;
+use crate::sql::{Consistency, Lexis};
 
 /// What the machine asks of the session's loop.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +42,8 @@ pub enum Step {
     Release,
     /// The replica could not answer: let go of it, and give the client's bytes of this unit to `on_client` again.
     Retry,
+    /// The server connection at hand leads to a node that is the primary no more: it is as lost as if the node had died.
+    Deposed,
     /// The session is over.
     Close(SessionEnd),
 }
@@ -135,6 +137,8 @@ pub struct Machine {
     pub(super) work: Work,
     pub(super) owed: Pipeline,
     pub(super) state: SessionState,
+    /// The level where the session has set none.
+    pub(super) configured: Consistency,
     pub(super) block: Block,
     /// Of the server connection at hand.
     pub(super) status: TransactionStatus,
@@ -193,6 +197,7 @@ impl Machine {
                 transaction: routing::Transaction::None,
                 reads_pinned: false,
             },
+            configured: rules.routing.consistency,
             block: Block::None,
             status: TransactionStatus::Idle,
             statements: Statements::new(id),

@@ -235,3 +235,41 @@ fn the_machine_does_what_its_transcripts_say() {
         }
     }
 }
+
+/// Of a promotion that the node at hand does not know of: nobody fenced it.
+#[test]
+fn a_connection_to_what_was_the_primary_is_not_used_any_more() {
+    let mut player = Player::new();
+    player.play("(F) Query BEGIN|");
+    player.play("(F) Query UPDATE t SET a = 1|");
+    for tag in ["BEGIN", "UPDATE 1"] {
+        player.play(&format!("(B) CommandComplete {tag}|"));
+        player.play("(B) ReadyForQuery T");
+    }
+    player.view.primary = Some(NodeId(1));
+    let mut at = 0;
+    let (input, mut own, mut answers) = (encode('F', "Query COMMIT|"), Vec::new(), Vec::new());
+    let mut io = ClientIo { to_server: Outbox::new(&input, &mut own), to_client: &mut answers };
+    let step = player.ask(|machine, link, env| machine.on_client(&input, &mut at, &mut io, link, env));
+    assert_eq!(step, Ok(Step::Deposed));
+    assert!(io.to_server.bytes().is_empty() && answers.is_empty());
+}
+
+#[test]
+fn a_level_that_was_reset_is_the_configured_one_again() {
+    for reset in ["RESET pgweir.consistency", "RESET ALL", "DISCARD ALL"] {
+        let mut player = Player::new();
+        let configured = player.machine.state.consistency;
+        // Each time on another connection: the second must be brought to the session's settings first.
+        for (text, level, answers) in
+            [("SET pgweir.consistency = 'eventual'", Consistency::Eventual, 1), (reset, configured, 2)]
+        {
+            player.play(&format!("(F) Query {text}|"));
+            for _ in 0..answers {
+                player.play("(B) CommandComplete SET|");
+                player.play("(B) ReadyForQuery I");
+            }
+            assert_eq!(player.machine.state.consistency, level, "after {text}");
+        }
+    }
+}

@@ -35,6 +35,10 @@ impl Machine {
                 return Ok(Some(Step::ReadMore));
             }
         }
+        // Somebody else was promoted: what it still acknowledged would be lost, and what it still shows is old.
+        if link.as_ref().is_some_and(|link| is_deposed(link, env)) {
+            return Ok(Some(Step::Deposed));
+        }
         if self.is_direct()
             && let Some(link) = link
         {
@@ -315,6 +319,10 @@ impl Machine {
             self.traces.add(Traces::DDL);
         }
     }
+}
+
+fn is_deposed(link: &Link<'_>, env: &Env<'_>) -> bool {
+    link.role == LinkRole::Primary && env.view.primary.is_some_and(|primary| primary != link.node)
 }
 
 /// Only COMMIT or ROLLBACK, which a block on a replica may end with where it is.

@@ -232,6 +232,10 @@ impl Session {
             let step = self.ask(|machine, link, env| machine.on_client(input, at, io, link, env));
             let target = match step.map_err(violation)? {
                 Step::Checkout(target) => target,
+                Step::Deposed => {
+                    self.abandon(io.to_client)?;
+                    continue;
+                }
                 step => return Ok(step),
             };
             match self.checkout(target)? {
@@ -243,6 +247,7 @@ impl Session {
                     }
                 }
                 Answer::Wait => return Ok(Step::AwaitReply),
+                Answer::Deposed => self.abandon(io.to_client)?,
                 Answer::Again => {}
                 Answer::Unobserved(longest) => return Ok(Step::AwaitReplica(longest)),
                 Answer::Failed(error) => {

@@ -267,9 +267,8 @@ impl Machine {
 
     /// Our own settings, which travel like all others.
     pub(super) fn adopt_settings(&mut self) {
-        if let Some(level) = self.settings.text("pgweir.consistency").as_deref().and_then(consistency) {
-            self.state.consistency = level;
-        }
+        let level = self.settings.text("pgweir.consistency").as_deref().and_then(consistency);
+        self.state.consistency = level.unwrap_or(self.configured);
         self.state.route = match self.settings.text("pgweir.route").as_deref() {
             Some("primary") => RouteSetting::Primary,
             Some("replica") => RouteSetting::Replica,

@@ -10,9 +10,9 @@ use super::sql::{Done, Process, Status, has_rows, parameters};
 
 /// What lies behind a connection: a node's rows, or those of the ideal server.
 pub trait Store {
-    /// The version of a row (the position of the commit that wrote it) and the position of the snapshot.
-    fn read(&mut self, row: u32) -> (u64, u64);
-    /// The position of the commit.
+    /// The number under which what was shown is found.
+    fn read(&mut self, row: u32) -> u64;
+    /// The same of the commit.
     fn commit(&mut self, rows: &[u32]) -> u64;
     fn next_value(&mut self) -> u64;
     fn is_writable(&self) -> bool;
@@ -24,7 +24,7 @@ pub trait Store {
 
 pub type Failure = (&'static str, String);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Portal {
     text: String,
     value: String,
@@ -38,7 +38,7 @@ enum CopyIn {
     Extended(u32),
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Backend {
     pub process: Process,
     portals: BTreeMap<Vec<u8>, Portal>,
@@ -369,7 +369,7 @@ impl Backend {
     /// Commits what is not in a block, tells what changed, and is ready.
     fn ready(&mut self, store: &mut dyn Store) {
         if let Some(at) = self.process.finish(store) {
-            let notice = format!("SNOTICE\0C00000\0Mcommitted v:{at:016}:{at:016}\0\0");
+            let notice = format!("SNOTICE\0C00000\0Mcommitted v:{at:016}\0\0");
             message(&mut self.out, b'N', |out| out.extend_from_slice(notice.as_bytes()));
         }
         if self.process.status == Status::Idle {

@@ -1,15 +1,36 @@
 //! A client: what it sends, what the ideal server would have answered, and whether what it got is that.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use pgweir::protocol::frontend::{message, put_parse, put_query, put_statement};
 
+use pgweir::protocol::sqlstate::ClientError;
+use pgweir::sql::{Consistency, Hint, hint};
+
 use super::backend::Backend;
+use super::history::{Place, Shown};
 use super::sql::Status;
-use super::world::{Dice, Ideal};
+use super::world::{Dice, Ideal, World};
+
+/// What is asked for, up to one ReadyForQuery.
+struct Unit {
+    bytes: Vec<u8>,
+    promise: Promise,
+}
+
+/// What its reads are promised.
+#[derive(Clone, Copy, Default)]
+struct Promise {
+    /// Not known after a loss.
+    level: Option<Consistency>,
+    /// Of `global` or `strict`.
+    least: Place,
+    max_lag: Option<Duration>,
+}
 
 /// One of the ideal servers that the client may be talking to: more than one after a loss whose outcome is unknown.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Ghost {
     /// Before the oldest unit that is not answered.
     base: Backend,
@@ -19,10 +40,10 @@ struct Ghost {
 
 impl Ghost {
     /// As the base, with what follows of `units`.
-    fn new(base: Backend, mut expected: Vec<u8>, units: &VecDeque<Vec<u8>>) -> Ghost {
+    fn new(base: Backend, mut expected: Vec<u8>, units: &VecDeque<Unit>) -> Ghost {
         let mut now = base.clone();
         for unit in units {
-            now.on_bytes(unit, &mut Ideal);
+            now.on_bytes(&unit.bytes, &mut Ideal);
         }
         expected.append(&mut now.out);
         Ghost { base, now, expected }
@@ -42,11 +63,10 @@ enum Pause {
     Copying,
 }
 
-#[derive(Default)]
 pub struct Client {
     ghosts: Vec<Ghost>,
     /// What is not answered, each with one ReadyForQuery to come.
-    units: VecDeque<Vec<u8>>,
+    units: VecDeque<Unit>,
     /// Something of the oldest unit's answer has come.
     begun: bool,
     /// A loss was told: the status that follows says whether the block goes on.
@@ -57,8 +77,13 @@ pub struct Client {
     /// The connection of the unit that is half sent was lost: what comes of it is only what ends it.
     rest_is_lost: bool,
     pub got: Vec<u8>,
-    /// The newest position that it has seen, as reader or writer.
-    pub seen: u64,
+    /// The newest place that it has seen, as reader or writer.
+    seen: Place,
+    /// What `global` and `strict` promise to what is sent now.
+    pub globally: Place,
+    pub strictly: Place,
+    /// The configured one.
+    level: Consistency,
     pub in_block: bool,
     pub left: usize,
     /// It takes values from a sequence. Then it asks for the last one before it takes the first: pgweir does not keep a
@@ -110,9 +135,28 @@ fn end(out: &mut Vec<u8>, tag: u8) {
 }
 
 impl Client {
-    pub fn new(left: usize, counts: bool, hears_early: bool) -> Client {
+    pub fn new(left: usize, level: Consistency, counts: bool, hears_early: bool) -> Client {
         let ghost = Ghost::new(Backend::default(), Vec::new(), &VecDeque::new());
-        Client { ghosts: vec![ghost], left, counts, hears_early, ..Client::default() }
+        Client {
+            ghosts: vec![ghost],
+            units: VecDeque::new(),
+            begun: false,
+            told: false,
+            pause: Pause::None,
+            rest: Vec::new(),
+            rest_is_lost: false,
+            got: Vec::new(),
+            seen: Place::default(),
+            globally: Place::default(),
+            strictly: Place::default(),
+            level,
+            in_block: false,
+            left,
+            counts,
+            counted: false,
+            hears_early,
+            value: None,
+        }
     }
 
     /// The next unit, or the rest of one; its answer by the ideal server is noted. Empty: there is nothing to be said now.
@@ -142,18 +186,51 @@ impl Client {
             }
         }
         self.left -= 1;
+        let promise = self.promise(&[&out[..], &self.rest].concat());
         self.expect(&out);
         let mut unit = Vec::new();
         for message in messages(&out) {
             unit.extend_from_slice(message);
             if matches!(message[0], b'Q' | b'S' | b'F') {
-                self.units.push_back(std::mem::take(&mut unit));
+                self.units.push_back(Unit { bytes: std::mem::take(&mut unit), promise });
             }
         }
         if !unit.is_empty() {
-            self.units.push_back(unit);
+            self.units.push_back(Unit { bytes: unit, promise });
         }
         out
+    }
+
+    /// What is sent together runs in one place, which must be good enough for the most demanding part of it.
+    fn promise(&self, out: &[u8]) -> Promise {
+        let setting = |ghost: &Ghost| ghost.now.process.setting("pgweir.consistency");
+        let set = setting(&self.ghosts[0]);
+        let known = self.ghosts.iter().all(|ghost| setting(ghost) == set) && !contains(out, b"pgweir.consistency");
+        let own = set.map_or(Some(self.level), |set| hint::consistency(&set));
+        let mut promise = Promise::default();
+        let mut levels = Vec::new();
+        for message in messages(out) {
+            let text = match message[0] {
+                b'Q' => &message[5..],
+                b'P' => &message[6 + message[5..].iter().position(|byte| *byte == 0).unwrap_or(0)..],
+                b'E' | b'B' => b"",
+                _ => continue,
+            };
+            match hint::leading(&String::from_utf8_lossy(text)) {
+                Some(Hint::Consistency(level)) => levels.push(level),
+                Some(Hint::MaxLag(most)) => promise.max_lag = Some(most),
+                // A portal has the level of its statement, which the session gave it or this very message.
+                _ if message[0] == b'E' || message[0] == b'B' && !levels.is_empty() => {}
+                _ => levels.extend(own),
+            }
+        }
+        promise.level = levels.into_iter().max_by_key(|level| strength(*level)).filter(|_| known);
+        promise.least = match promise.level {
+            Some(Consistency::Global) => self.globally,
+            Some(Consistency::Strict) => self.strictly,
+            _ => Place::default(),
+        };
+        promise
     }
 
     fn expect(&mut self, bytes: &[u8]) {
@@ -184,6 +261,7 @@ impl Client {
             }
         }
         self.pause = Pause::None;
+        let promise = self.units.back().map_or_else(Promise::default, |unit| unit.promise);
         let mut goes_on = true;
         for message in messages(&out) {
             if self.rest_is_lost {
@@ -193,8 +271,8 @@ impl Client {
                 continue;
             }
             match self.units.back_mut() {
-                Some(unit) if goes_on => unit.extend_from_slice(message),
-                _ => self.units.push_back(message.to_vec()),
+                Some(unit) if goes_on => unit.bytes.extend_from_slice(message),
+                _ => self.units.push_back(Unit { bytes: message.to_vec(), promise }),
             }
             goes_on = message[0] != b'S';
             self.expect(message);
@@ -228,7 +306,9 @@ impl Client {
             self.in_block = false;
             return ["COMMIT", "COMMIT", "ROLLBACK"][dice.below(3)].to_owned();
         }
-        let text = match dice.below(40) {
+        let text = match dice.below(42) {
+            40 => return format!("/* pgweir: {} */ SELECT v FROM t WHERE id = {id}", HINTS[dice.below(HINTS.len())]),
+            41 => SETTINGS[dice.below(SETTINGS.len())],
             0..=11 => return format!("SELECT v FROM t WHERE id = {id}"),
             12..=14 => return format!("UPDATE t SET v = 1 WHERE id = {id}"),
             15..=18 if !self.in_block => {
@@ -247,7 +327,7 @@ impl Client {
             29 => return format!("COPY (SELECT v FROM t WHERE id = {id}) TO STDOUT"),
             30 => ["CREATE TEMP TABLE tmp (v text)", "DROP TABLE tmp", "SELECT v FROM tmp", "SELECT v FROM tmp"][id],
             31 => ["LISTEN c", "UNLISTEN *", "SELECT pg_advisory_lock(1)", "SELECT pg_advisory_unlock_all()"][id],
-            32..=33 if self.counts => {
+            32..=33 if self.counted => {
                 ["SELECT nextval('s')", "SELECT currval('s')", "SELECT currval('s')", "SELECT nextval('s')"][id]
             }
             // In a block that failed statements cannot be given their own names.
@@ -321,14 +401,16 @@ impl Client {
         self.pause != Pause::None
     }
 
-    /// The oldest unit's connection was lost, and the client hears so: any part of the unit may have been done.
-    fn lose(&mut self) {
-        let unit = self.units.pop_front().unwrap_or_default();
+    /// The oldest unit is not answered, and the client hears so: if it was begun, any part of it may have been done.
+    fn lose(&mut self, begun: Begun) {
+        let Some(Unit { bytes: unit, promise }) = self.units.pop_front() else { return };
         let mut ghosts = Vec::new();
         for ghost in std::mem::take(&mut self.ghosts) {
             let mut partly = ghost.base;
-            let mut steps = vec![partly.clone()];
-            for message in messages(&unit) {
+            let mut without = partly.clone();
+            without.process.statements.remove(&b""[..]);
+            let mut steps = vec![partly.clone(), without];
+            for message in messages(&unit).filter(|_| begun == Begun::Perhaps) {
                 partly.on_bytes(message, &mut Ideal);
                 steps.push(partly.clone());
                 // Whether an unnamed statement was replaced is unknown: rather none than the wrong one.
@@ -337,12 +419,21 @@ impl Client {
                 steps.push(without);
             }
             for (mut after, in_block) in steps.into_iter().flat_map(|step| [(step.clone(), true), (step, false)]) {
+                if begun == Begun::No && !in_block {
+                    continue;
+                }
                 after.lose(in_block);
                 after.out.clear();
                 // The answer ends as that to a Sync does; the unit in front is then an empty one.
-                let mut units = self.units.clone();
-                units.push_front(SYNC.to_vec());
-                ghosts.push(Ghost::new(after, Vec::new(), &units));
+                let mut expected = Vec::new();
+                let mut base = after.clone();
+                base.on_bytes(&SYNC, &mut Ideal);
+                expected.append(&mut base.out);
+                let later = Ghost::new(base, expected, &self.units);
+                let ghost = Ghost { base: after, ..later };
+                if !ghosts.contains(&ghost) {
+                    ghosts.push(ghost);
+                }
             }
         }
         self.rest_is_lost = self.units.is_empty() && self.pause != Pause::None;
@@ -352,7 +443,7 @@ impl Client {
         } else if self.rest_is_lost && self.pause != Pause::Flush {
             (self.pause, self.rest) = (Pause::Flush, SYNC.to_vec());
         }
-        self.units.push_front(SYNC.to_vec());
+        self.units.push_front(Unit { bytes: SYNC.to_vec(), promise });
         (self.ghosts, self.begun, self.told, self.value) = (ghosts, true, true, None);
     }
 
@@ -365,7 +456,10 @@ impl Client {
             self.ghosts.iter().map(|ghost| ghost.base.clone()).filter(|base| base.status() != Status::Idle).collect();
         for mut base in in_block {
             base.lose(true);
-            self.ghosts.push(Ghost::new(base, Vec::new(), &self.units));
+            let ghost = Ghost::new(base, Vec::new(), &self.units);
+            if !self.ghosts.contains(&ghost) {
+                self.ghosts.push(ghost);
+            }
         }
     }
 
@@ -406,7 +500,7 @@ impl Client {
             _ => {}
         }
         if !self.begun {
-            let unit = self.units.pop_front().unwrap_or_default();
+            let unit = self.units.pop_front().map_or_else(Vec::new, |unit| unit.bytes);
             for ghost in &mut self.ghosts {
                 ghost.base.on_bytes(&unit, &mut Ideal);
                 ghost.base.out.clear();
@@ -419,30 +513,94 @@ impl Client {
     }
 
     /// Compares what has arrived so far. The error says what is wrong.
-    pub fn check(&mut self, level: u64, acknowledged: &mut u64, bereaved: bool) -> Result<(), String> {
+    pub fn check(&mut self, world: &mut World, bereaved: bool, refused: &mut Vec<ClientError>) -> Result<(), String> {
         while let Some(length) = whole(&self.got) {
             let got: Vec<u8> = self.got.drain(..length).collect();
             // After something was forwarded a replica's error is the answer.
             let own =
                 self.hears_early && self.begun && got[0] == b'E' && contains(&got, b"an error of the replica's own");
             let loss = got[0] == b'E' && [&b"C08006\0"[..], b"C08007\0"].iter().any(|code| contains(&got, code));
-            if (own || loss && bereaved) && !self.units.is_empty() {
-                self.lose();
+            if got[0] == b'E' && refused.first().is_some_and(|error| contains(&got, error.message.as_bytes())) {
+                refused.remove(0);
+                self.lose(Begun::No);
                 continue;
             }
-            self.compare(&got)?;
-            let Some((version, snapshot)) = position(&got) else { continue };
-            let least = self.seen.max(level);
-            if snapshot < least {
-                return Err(format!("read at {snapshot}, promised {least}"));
+            if (own || loss && bereaved) && !self.units.is_empty() {
+                self.lose(Begun::Perhaps);
+                continue;
             }
-            self.seen = self.seen.max(version);
+            let promise = self.units.front().map_or_else(Promise::default, |unit| unit.promise);
+            self.compare(&got)?;
+            let Some(shown) = number(&got, "v:").and_then(|number| world.history.shown(number)) else { continue };
+            self.hold(&shown, &promise, world)?;
+            self.seen = world.history.later(self.seen, shown.version);
             if got[0] == b'N' {
-                *acknowledged = (*acknowledged).max(version);
+                world.acknowledged = world.history.later(world.acknowledged, shown.version);
             }
         }
         Ok(())
     }
+
+    /// Holds what was shown against what was promised.
+    fn hold(&self, shown: &Shown, promise: &Promise, world: &World) -> Result<(), String> {
+        let session = matches!(promise.level, Some(level) if level != Consistency::Eventual);
+        for least in [promise.least, self.seen] {
+            if session && !world.history.holds(shown.snapshot, least) {
+                return Err(format!("read at {:?}, promised {least:?} ({:?})", shown.snapshot, promise.level));
+            }
+        }
+        let oldest = world.cluster.max_lag + shown.may.evicted;
+        if shown.age > oldest {
+            return Err(format!("what it read is {:?} old, evicted at {oldest:?}", shown.age));
+        }
+        match promise.max_lag {
+            Some(most) if shown.age > most + shown.may.hinted => {
+                Err(format!("what it read is {:?} old, asked for {most:?}", shown.age))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+const HINTS: [&str; 8] = [
+    "consistency=strict",
+    "consistency=global",
+    "consistency=eventual",
+    "consistency=eventual",
+    "max_lag=100ms",
+    "max_lag=10ms",
+    "primary",
+    "replica",
+];
+
+const SETTINGS: [&str; 10] = [
+    "SET pgweir.consistency TO 'eventual'",
+    "SET pgweir.consistency TO 'eventual'",
+    "SET pgweir.consistency TO 'global'",
+    "SET pgweir.consistency TO 'strict'",
+    "SET LOCAL pgweir.consistency TO 'strict'",
+    "RESET pgweir.consistency",
+    "RESET pgweir.consistency",
+    "SET pgweir.route TO 'primary'",
+    "SET pgweir.route TO 'replica'",
+    "RESET pgweir.route",
+];
+
+fn strength(level: Consistency) -> u8 {
+    match level {
+        Consistency::Eventual => 0,
+        Consistency::Session => 1,
+        Consistency::Global => 2,
+        Consistency::Strict => 3,
+        Consistency::Primary => 4,
+    }
+}
+
+/// Whether a unit that is not answered may have been begun.
+#[derive(Clone, Copy, PartialEq)]
+enum Begun {
+    No,
+    Perhaps,
 }
 
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
@@ -469,12 +627,6 @@ fn whole(bytes: &[u8]) -> Option<usize> {
 fn number(message: &[u8], mark: &str) -> Option<u64> {
     let text = String::from_utf8_lossy(message);
     text[text.find(mark)? + 2..].get(..16)?.parse().ok()
-}
-
-fn position(message: &[u8]) -> Option<(u64, u64)> {
-    let text = String::from_utf8_lossy(message);
-    let snapshot = text[text.find("v:")? + 2..].get(17..33)?.parse().ok()?;
-    Some((number(message, "v:")?, snapshot))
 }
 
 fn show(message: &[u8]) -> String {

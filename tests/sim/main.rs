@@ -1,10 +1,13 @@
-//! The seeded simulation: many sessions' machines, virtual PostgreSQL nodes, chance and faults; no socket, no clock. Every
-//! reply is compared with an ideal single server's. SIM_SEED=n runs one seed with a trace, SIM_SECONDS=n as many as fit.
+//! The seeded simulation: many sessions' machines, virtual PostgreSQL nodes, chance, faults, failovers (every other seed) and
+//! a clock that leaps; no socket, no real time. Every reply is compared with an ideal single server's, and every read with
+//! its level's promise. SIM_SEED=n runs one seed with a trace, SIM_SECONDS=n as many as fit, from SIM_FROM=n on.
 
 #![allow(clippy::unwrap_used, reason = "a simulation that cannot go on has failed")]
 
 mod backend;
+mod catalog;
 mod client;
+mod history;
 mod session;
 mod sql;
 mod world;
@@ -12,6 +15,7 @@ mod world;
 use std::time::{Duration, Instant};
 
 use client::Client;
+use pgweir::cluster::Role;
 use pgweir::config::{ClusterConfig, RoutingConfig};
 use pgweir::session::machine::Rules;
 use pgweir::sql::Consistency;
@@ -28,21 +32,19 @@ struct Pair {
     level: Consistency,
     /// What the client has sent and pgweir has not read.
     wire: Vec<u8>,
-    /// The promise of `global` and `strict` to what is under way.
-    least: u64,
     /// A connection of it to the primary was killed: its session may end with an error that says so.
     bereaved: bool,
     over: bool,
 }
 
-fn rules(level: Consistency, hold_back: usize) -> Rules {
+fn rules(level: Consistency, hold_back: usize, cluster: &ClusterConfig) -> Rules {
     Rules {
         routing: RoutingConfig { consistency: level, hold_back, ..RoutingConfig::default() },
-        cluster: ClusterConfig::default(),
+        cluster: cluster.clone(),
         held_request: 1 << 20,
         session_statements: 100,
         server_statements: 2,
-        checkout_timeout: Duration::from_secs(5),
+        checkout_timeout: Duration::from_millis(300),
         session_pooling: false,
         user: "app".into(),
     }
@@ -58,20 +60,20 @@ struct Simulation {
 impl Simulation {
     fn new(seed: u64, trace: bool) -> Simulation {
         let mut world = World::new(seed);
-        let levels = [Consistency::Session, Consistency::Global, Consistency::Strict];
+        let levels = [Consistency::Session, Consistency::Global, Consistency::Strict, Consistency::Eventual];
+        let cluster = world.cluster.clone();
         let pair = |id: u64, level, hold_back| Pair {
-            client: Client::new(16, id.is_multiple_of(3), hold_back < 1024),
-            session: Session::new(id, rules(level, hold_back)),
+            client: Client::new(16, level, id.is_multiple_of(3), hold_back < 1024),
+            session: Session::new(id, rules(level, hold_back, &cluster)),
             level,
             wire: Vec::new(),
-            least: 0,
             bereaved: false,
             over: false,
         };
         // Now and then a crowd.
         let count = if seed.is_multiple_of(20) { 200 } else { 5 };
         let pairs = (1..=count)
-            .map(|id| pair(id, levels[world.dice.below(3)], [64 << 10, 64 << 10, 64][world.dice.below(3)]))
+            .map(|id| pair(id, levels[world.dice.below(4)], [64 << 10, 64 << 10, 64][world.dice.below(3)]))
             .collect();
         Simulation { world, verdicts: VerdictCache::new(1 << 20, 1 << 16), pairs, trace }
     }
@@ -103,7 +105,13 @@ impl Simulation {
             world.turn();
             return Ok(());
         }
-        let done = match world.dice.below(40) {
+        let die = world.dice.below(40);
+        let done = match die {
+            // What the node had said before it died may still arrive.
+            16..=36 if pair.session.is_bereft(world) => match die {
+                26..=30 if pair.has_heard() => pair.reply(world, verdicts, self.trace),
+                _ => pair.lose(world, verdicts, self.trace),
+            },
             0 => pair.kill(world, verdicts, self.trace),
             1..=5 => pair.send(world, self.trace),
             6..=15 => {
@@ -119,9 +127,13 @@ impl Simulation {
             26..=36 => pair.reply(world, verdicts, self.trace),
             _ => pair.session.wake(world, verdicts),
         };
+        if std::mem::take(&mut pair.session.abandoned) {
+            pair.bereaved = true;
+            pair.client.lost_in_silence();
+        }
         let told = std::mem::take(&mut pair.session.to_client);
         pair.client.got.extend_from_slice(&told);
-        let checked = pair.client.check(pair.least, &mut world.acknowledged, pair.bereaved);
+        let checked = pair.client.check(world, pair.bereaved, &mut pair.session.refused);
         checked.map_err(|what| format!("session {} ({:?}): {what}", pair.session.id, pair.level))?;
         if pair.over || (done.is_ok() && world.dice.one_in(2_000)) {
             pair.session.vanish(world);
@@ -152,11 +164,7 @@ impl Pair {
             return Ok(());
         }
         if quiet {
-            self.least = match self.level {
-                Consistency::Global => world.acknowledged,
-                Consistency::Strict => world.log.len() as u64,
-                _ => 0,
-            };
+            (self.client.globally, self.client.strictly) = (world.acknowledged, world.committed());
         }
         let unit = self.client.next(&mut world.dice);
         if trace && !unit.is_empty() {
@@ -174,7 +182,7 @@ impl Pair {
         }
         let bytes: Vec<u8> = lease.backend.out.drain(..count).collect();
         if trace {
-            let (id, node) = (lease.id, lease.node);
+            let (id, node) = (lease.id, lease.seat.node);
             println!(
                 "{} hears from {id} on node {node} {}",
                 self.session.id,
@@ -187,11 +195,21 @@ impl Pair {
     fn kill(&mut self, world: &mut World, verdicts: &mut VerdictCache, trace: bool) -> Done {
         let Some(lease) = &self.session.lease else { return Ok(()) };
         // A primary's connection seldom dies, or no session would come far.
-        if lease.node == 0 && !world.dice.one_in(8) {
+        if lease.seat.role == Role::Primary && !world.dice.one_in(8) {
             return Ok(());
         }
+        self.lose(world, verdicts, trace)
+    }
+
+    /// Something of the node's is on its way to the session.
+    fn has_heard(&self) -> bool {
+        self.session.lease.as_ref().is_some_and(|lease| !lease.backend.out.is_empty())
+    }
+
+    fn lose(&mut self, world: &mut World, verdicts: &mut VerdictCache, trace: bool) -> Done {
+        let Some(lease) = &self.session.lease else { return Ok(()) };
         if trace {
-            println!("{} loses {} on node {}", self.session.id, lease.id, lease.node);
+            println!("{} loses {} on node {}", self.session.id, lease.id, lease.seat.node);
         }
         self.bereaved = true;
         let done = self.session.on_server_lost(world, verdicts);
@@ -225,7 +243,7 @@ fn sessions_cannot_tell_pgweir_from_one_server() {
     }
     let (started, seconds) = (Instant::now(), number("SIM_SECONDS"));
     let mut reads = 0;
-    for seed in 1.. {
+    for seed in number("SIM_FROM").unwrap_or(1).. {
         let enough = seconds.map_or(seed > 240, |seconds| started.elapsed() > Duration::from_secs(seconds));
         if enough {
             break;

@@ -1,7 +1,8 @@
 //! The session's loop around the real machine, as `session::run` is, but on bytes of the simulation: it decides nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use pgweir::cluster::{NodeId, Role};
 use pgweir::protocol::sqlstate::ClientError;
 use pgweir::routing::Target;
 use pgweir::session::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, ServerIo, SessionEnd, Step};
@@ -9,7 +10,7 @@ use pgweir::session::relay::Outbox;
 use pgweir::session::settings::SessionSettings;
 use pgweir::sql::cache::VerdictCache;
 
-use super::world::{Connection, Rows, World};
+use super::world::{Connection, Rows, Trouble, World};
 
 pub struct Session {
     pub id: u64,
@@ -22,14 +23,33 @@ pub struct Session {
     reply: Vec<u8>,
     server_in: Vec<u8>,
     pub to_client: Vec<u8>,
-    waited: Option<Duration>,
+    /// Since when the unit at hand waits for a replica, the primary, or a place in a pool.
+    waiting: Option<Instant>,
+    /// When a connection was lost last.
+    lost: Option<Instant>,
+    /// Errors of pgweir's own in place of an answer to a unit, which then was not begun.
+    pub refused: Vec<ClientError>,
+    /// It lost its connection because the node was the primary no more.
+    pub abandoned: bool,
 }
+
+/// As `session::checkout::Answer`.
+enum Answer {
+    Ready,
+    Deposed,
+    Again,
+    Wait,
+    Failed(ClientError),
+}
+
+/// A read on a connection that was just opened waits so long for the first probe behind it.
+const OBSERVATION_PATIENCE: Duration = Duration::from_millis(50);
 
 fn link(connection: &mut Connection) -> Link<'_> {
     Link {
         id: connection.id,
-        node: pgweir::cluster::NodeId(connection.node as u16),
-        role: if connection.node == 0 { LinkRole::Primary } else { LinkRole::Replica },
+        node: NodeId(connection.seat.node as u16),
+        role: if connection.seat.role == Role::Primary { LinkRole::Primary } else { LinkRole::Replica },
         state: &mut connection.state,
         parameters: &mut connection.parameters,
     }
@@ -48,7 +68,10 @@ impl Session {
             reply: Vec::new(),
             server_in: Vec::new(),
             to_client: Vec::new(),
-            waited: None,
+            waiting: None,
+            lost: None,
+            refused: Vec::new(),
+            abandoned: false,
         }
     }
 
@@ -68,7 +91,7 @@ impl Session {
             catalog_current: true,
             verdicts,
             dice,
-            waited: self.waited.unwrap_or_default(),
+            waited: waited(self.waiting, world),
             rules: &self.rules,
         };
         match &mut self.lease {
@@ -89,11 +112,7 @@ impl Session {
 
     /// A unit that waits is decided anew.
     pub fn wake(&mut self, world: &mut World, verdicts: &mut VerdictCache) -> Result<(), SessionEnd> {
-        match &mut self.waited {
-            Some(waited) => *waited += Duration::from_millis(1),
-            None => return Ok(()),
-        }
-        self.feed(world, verdicts)
+        if self.waiting.is_some() { self.feed(world, verdicts) } else { Ok(()) }
     }
 
     fn feed(&mut self, world: &mut World, verdicts: &mut VerdictCache) -> Result<(), SessionEnd> {
@@ -114,10 +133,13 @@ impl Session {
         }
         self.to_client.extend_from_slice(io.to_client);
         self.inbox.extend_from_slice(&input[at..]);
+        if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(_))) {
+            self.waiting = None;
+        }
         match step? {
             Step::Close(end) => return Err(end),
-            Step::AwaitReplica(_) => drop(self.waited.get_or_insert_default()),
-            _ => self.waited = None,
+            Step::AwaitReplica(_) => drop(self.waiting.get_or_insert(world.now)),
+            _ => {}
         }
         Ok(())
     }
@@ -134,33 +156,120 @@ impl Session {
             let step = self.ask(world, verdicts, |machine, link, env| machine.on_client(input, at, io, link, env));
             let target = match step {
                 Ok(Step::Checkout(target)) => target,
+                Ok(Step::Deposed) => {
+                    self.abandon(io.to_client)?;
+                    continue;
+                }
                 Ok(step) => return Ok(step),
                 Err(error) => panic!("session {}: {error}", self.id),
             };
-            let node = match target {
-                Target::Replica(node) => usize::from(node.0),
-                _ => 0,
-            };
-            if let Some(lease) = self.lease.take()
-                && self.parked.replace(lease).is_some()
-            {
-                world.broken.push(format!("session {} parks twice", self.id));
-            }
-            if node > 0 && world.dice.one_in(20) {
-                self.machine.on_lost_lease(pgweir::cluster::NodeId(node as u16), "connect_failed");
-                self.lease = self.parked.take();
-                continue;
-            }
-            let mut lease = match self.parked.take() {
-                Some(parked) if node == 0 => parked,
-                parked => {
-                    self.parked = parked;
-                    world.connect(node)
+            match self.checkout(target, world) {
+                Answer::Ready => {
+                    self.waiting = None;
+                    if let Some(mut lease) = self.lease.take() {
+                        self.machine.on_lease(*at, io, &mut link(&mut lease));
+                        self.lease = Some(lease);
+                    }
                 }
-            };
-            self.machine.on_lease(*at, io, &mut link(&mut lease));
-            self.lease = Some(lease);
+                Answer::Again => {}
+                Answer::Deposed => self.abandon(io.to_client)?,
+                Answer::Wait => {
+                    self.waiting.get_or_insert(world.now);
+                    return Ok(Step::AwaitReplica(Duration::ZERO));
+                }
+                Answer::Failed(error) => {
+                    self.waiting = None;
+                    let step = self.machine.on_no_lease(&error, input, at, io.to_client);
+                    self.refused.push(error);
+                    if let Step::Close(end) = step {
+                        return Err(end);
+                    }
+                }
+            }
         }
+    }
+
+    fn checkout(&mut self, target: Target, world: &mut World) -> Answer {
+        let (node, role) = match target {
+            Target::Replica(node) => (node, Role::Replica),
+            Target::Refuse => return Answer::Failed(ClientError::no_replica()),
+            Target::Primary | Target::Wait(_) => match world.view.primary {
+                Some(node) => (node, Role::Primary),
+                None => return self.await_primary(ClientError::no_primary(), world),
+            },
+        };
+        if let Some(lease) = self.lease.take()
+            && self.parked.replace(lease).is_some()
+        {
+            world.broken.push(format!("session {} parks twice", self.id));
+        }
+        if role == Role::Primary
+            && let Some(parked) = self.parked.take()
+        {
+            let deposed = parked.seat.node != usize::from(node.0);
+            self.lease = Some(parked);
+            return if deposed { Answer::Deposed } else { Answer::Ready };
+        }
+        // All connections are in use.
+        if world.dice.one_in(10) {
+            return self.await_place(node, role, world);
+        }
+        match world.connect(usize::from(node.0), role) {
+            Ok(lease) if role == Role::Replica && !self.machine.has_observed(lease.probes_at_open) => {
+                world.put_back(lease);
+                self.lease = self.parked.take();
+                self.await_observation(node, world)
+            }
+            Ok(lease) => {
+                self.lease = Some(lease);
+                Answer::Ready
+            }
+            Err(_) if role == Role::Replica => self.without(node, "connect_failed"),
+            Err(Trouble::Unreachable | Trouble::WrongRole) => {
+                self.await_primary(ClientError::unreachable("primary", "it is gone"), world)
+            }
+        }
+    }
+
+    fn abandon(&mut self, to_client: &mut Vec<u8>) -> Result<(), SessionEnd> {
+        let Some(lease) = self.lease.take() else { return Ok(()) };
+        self.abandoned = true;
+        let node = NodeId(lease.seat.node as u16);
+        let step = self.machine.on_server_eof(node, "node", LinkRole::Primary, to_client);
+        self.lease = self.parked.take();
+        match step {
+            Step::Close(end) => Err(end),
+            _ => Ok(()),
+        }
+    }
+
+    fn without(&mut self, node: NodeId, why: &'static str) -> Answer {
+        self.machine.on_lost_lease(node, why);
+        self.lease = self.parked.take();
+        Answer::Again
+    }
+
+    fn await_primary(&mut self, error: ClientError, world: &World) -> Answer {
+        let over = waited(self.waiting, world) >= world.cluster.failover_timeout;
+        if over { Answer::Failed(error) } else { Answer::Wait }
+    }
+
+    fn await_place(&mut self, node: NodeId, role: Role, world: &World) -> Answer {
+        if waited(self.waiting, world) < self.rules.checkout_timeout {
+            return Answer::Wait;
+        }
+        match role {
+            Role::Replica => self.without(node, "checkout_timeout"),
+            _ => Answer::Failed(ClientError::checkout_timeout("app")),
+        }
+    }
+
+    fn await_observation(&mut self, node: NodeId, world: &World) -> Answer {
+        if waited(self.waiting, world) >= OBSERVATION_PATIENCE {
+            return self.without(node, "replica_behind");
+        }
+        self.machine.reconsider();
+        Answer::Wait
     }
 
     pub fn on_server(
@@ -221,8 +330,10 @@ impl Session {
             Some(lease) if lease.state.spoiled => drop(lease),
             Some(mut lease) if self.server_in.is_empty() => {
                 // What is left of a COPY that failed.
-                let (bytes, node) = (std::mem::take(&mut lease.to_server), lease.node);
-                lease.backend.on_bytes(&bytes, &mut Rows { world, node });
+                let (bytes, seat) = (std::mem::take(&mut lease.to_server), lease.seat);
+                if !world.is_dead(&seat) {
+                    lease.backend.on_bytes(&bytes, &mut Rows { world, seat });
+                }
                 world.put_back(lease)
             }
             Some(_) => world.broken.push(format!("session {} releases with a reply under way", self.id)),
@@ -235,13 +346,13 @@ impl Session {
     pub fn vanish(&mut self, world: &mut World) {
         let idle = self.machine.is_idle() && !self.machine.pins().spoil();
         for mut lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
-            if !idle || lease.node > 0 || lease.state.spoiled {
+            if !idle || lease.seat.role == Role::Replica || lease.state.spoiled || world.is_dead(&lease.seat) {
                 continue;
             }
             let mut query = lease.to_server.split_off(0);
             pgweir::protocol::frontend::put_query(&mut query, b"DISCARD ALL");
-            let node = lease.node;
-            lease.backend.on_bytes(&query, &mut Rows { world, node });
+            let seat = lease.seat;
+            lease.backend.on_bytes(&query, &mut Rows { world, seat });
             lease.backend.out.clear();
             lease.state = pgweir::pool::state::ConnectionState::default();
             world.put_back(lease);
@@ -260,11 +371,21 @@ impl Session {
         self.reply.clear();
         self.server_in.clear();
         let (node, role) = (link(&mut lease).node, link(&mut lease).role);
+        if self.lost.is_some_and(|lost| lease.opened < lost) {
+            self.machine.on_stale_loss();
+        }
+        self.lost = Some(world.now);
         let mut words = Vec::new();
         let step = self.machine.on_server_eof(node, "node", role, &mut words);
         self.lease = self.parked.take();
         self.to_client.append(&mut words);
         match step {
+            Step::Retry if role == LinkRole::Primary => {
+                // Its other connections are about to be found dead, too.
+                self.again();
+                self.waiting.get_or_insert(world.now);
+                return Ok(());
+            }
             Step::Retry => self.again(),
             Step::Close(end) => return Err(end),
             _ => self.request.clear(),
@@ -275,15 +396,27 @@ impl Session {
     /// The server process works on a part of what is on its way to it.
     pub fn serve(&mut self, count: usize, world: &mut World) {
         let Some(lease) = &mut self.lease else { return };
+        if world.is_dead(&lease.seat) {
+            return;
+        }
         let count = count.min(lease.to_server.len());
         let bytes: Vec<u8> = lease.to_server.drain(..count).collect();
-        let node = lease.node;
-        lease.backend.on_bytes(&bytes, &mut Rows { world, node });
+        let seat = lease.seat;
+        lease.backend.on_bytes(&bytes, &mut Rows { world, seat });
+    }
+
+    /// The node of the connection at hand is gone.
+    pub fn is_bereft(&self, world: &World) -> bool {
+        self.lease.as_ref().is_some_and(|lease| world.is_dead(&lease.seat))
     }
 
     pub fn is_idle(&self) -> bool {
         self.machine.is_idle() && self.inbox.is_empty()
     }
+}
+
+fn waited(since: Option<Instant>, world: &World) -> Duration {
+    since.map_or(Duration::ZERO, |since| world.now.saturating_duration_since(since))
 }
 
 /// What a session may be told when its connection to the primary was lost.

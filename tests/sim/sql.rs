@@ -26,7 +26,7 @@ pub enum Done {
 }
 
 /// What a rollback takes back.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Kept {
     pub settings: Settings,
     local: Settings,
@@ -36,7 +36,7 @@ pub struct Kept {
     pending: Vec<u32>,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Process {
     pub kept: Kept,
     /// As it was when the transaction began.
@@ -55,7 +55,13 @@ pub struct Process {
 
 const ABORTED: &str = "current transaction is aborted, commands ignored until end of transaction block";
 
+/// Without the comment in front.
+fn bare(text: &str) -> &str {
+    text.strip_prefix("/*").and_then(|rest| rest.split_once("*/ ")).map_or(text, |(_, text)| text)
+}
+
 pub fn has_rows(text: &str) -> bool {
+    let text = bare(text);
     text.starts_with("SELECT") || text.starts_with("SHOW")
 }
 
@@ -97,7 +103,7 @@ impl Process {
         Some(value)
     }
 
-    fn setting(&self, name: &str) -> Option<String> {
+    pub fn setting(&self, name: &str) -> Option<String> {
         self.kept.local.get(name).or_else(|| self.kept.settings.get(name)).cloned()
     }
 
@@ -131,7 +137,7 @@ impl Process {
         }
     }
 
-    /// Before ReadyForQuery. The position, if something was committed.
+    /// Before ReadyForQuery. The number of what was committed.
     pub fn finish(&mut self, store: &mut dyn Store) -> Option<u64> {
         if self.status != Status::Idle {
             return None;
@@ -162,6 +168,7 @@ impl Process {
 
     pub fn execute(&mut self, text: &str, value: &str, store: &mut dyn Store) -> Result<Done, Failure> {
         self.check_aborted(text)?;
+        let text = bare(text);
         self.alone &= self.before.is_none();
         if self.before.is_none() {
             self.before = Some(Box::new(self.kept.clone()));
@@ -176,12 +183,8 @@ impl Process {
                 return Err((sqlstate, "an error of the replica's own".to_owned()));
             }
             let id: u32 = if id == "$1" { value } else { id }.parse().expect("a number");
-            let found = if self.kept.pending.contains(&id) {
-                "mine".to_owned()
-            } else {
-                let (version, snapshot) = store.read(id);
-                format!("v:{version:016}:{snapshot:016}")
-            };
+            let found =
+                if self.kept.pending.contains(&id) { "mine".to_owned() } else { format!("v:{:016}", store.read(id)) };
             return if copied { Ok(Done::CopyOut(found)) } else { row(found) };
         }
         if text == "SELECT v FROM three" {
@@ -248,9 +251,9 @@ impl Process {
             self.kept.local.clear();
             return Some(tag("RESET"));
         }
-        let name = text.strip_prefix("RESET ")?.trim_matches('"');
-        self.kept.settings.remove(name);
-        self.kept.local.remove(name);
+        let name = text.strip_prefix("RESET ")?.replace('"', "");
+        self.kept.settings.remove(&name);
+        self.kept.local.remove(&name);
         Some(tag("RESET"))
     }
 
