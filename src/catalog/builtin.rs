@@ -60,6 +60,7 @@ const LABEL_LIES: &[(&str, &str)] = &[
     ("pg_conf_load_time", "the node's"),
     ("pg_show_all_settings", "the node's settings"),
     ("pg_get_replication_slots", "slots are not replicated"),
+    ("pg_replication_origin_oid", "refused during recovery"),
     ("pg_cursor", "the server process"),
     ("pg_prepared_statement", "the server process"),
     ("pg_listening_channels", "the server process"),

@@ -120,11 +120,13 @@ async fn fingerprint(client: &Client) -> Result<String, LoadError> {
 pub async fn read(client: &Client, config: &RoutingConfig, prove: Prove) -> Result<Catalog, LoadError> {
     let rows = query::fetch(client).await?;
     let position = position(client).await?;
+    let defaults: String = client.query_one(query::DEFAULTS, &[]).await?.get(0);
     let functions = config.read_functions.clone();
     let mut catalog = tokio::task::spawn_blocking(move || prove(&rows, &functions))
         .await
         .map_err(|error| LoadError::Connect(error.to_string()))?;
     catalog.position = position;
+    catalog.defaults = defaults.into();
     Ok(catalog)
 }
 

@@ -138,6 +138,8 @@ pub struct Catalog {
     pub version: u64,
     /// The primary's insert position when the snapshot was read: a replica behind it may know older definitions.
     pub position: Position,
+    /// Another text when what new sessions begin with (ALTER ROLE … SET) became another.
+    pub defaults: Box<str>,
     /// `server_version_num` of the primary.
     pub server_version: u32,
     pub functions: ByName<Function>,

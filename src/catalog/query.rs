@@ -167,7 +167,7 @@ UNION ALL SELECT 'row cast', c.castsource, 0::oid FROM pg_cast c JOIN pg_type t 
 
 const COLUMNS: &str = "SELECT DISTINCT attname::text FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped";
 
-/// Changes whenever something that a snapshot is made of changes; temporary objects aside. VACUUM and ANALYZE leave it.
+/// Changes whenever something that a snapshot is made of changes, or privileges, or what sessions begin with; temporary objects aside. VACUUM and ANALYZE leave it.
 pub const FINGERPRINT: &str = "
 WITH temporary AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_temp\\_%' OR nspname LIKE 'pg\\_toast%'),
 rows(hash) AS (
@@ -183,19 +183,26 @@ rows(hash) AS (
   UNION ALL SELECT hashtextextended(concat('i', inhrelid, '/', inhparent), 1) FROM pg_inherits
   UNION ALL SELECT hashtextextended(concat('g', oid, '/', xmin, ctid), 1) FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT hashtextextended(concat('d', d.oid, '/', d.xmin, d.ctid), 1) FROM pg_attrdef d JOIN pg_class c ON c.oid = d.adrelid WHERE c.relpersistence <> 't'
-  UNION ALL SELECT hashtextextended(concat('s', oid, '/', nspname), 1) FROM pg_namespace WHERE oid >= 16384 AND oid NOT IN (SELECT oid FROM temporary)
+  UNION ALL SELECT hashtextextended(concat('s', oid, '/', nspname, nspacl), 1) FROM pg_namespace WHERE oid >= 16384 AND oid NOT IN (SELECT oid FROM temporary)
   UNION ALL SELECT hashtextextended(concat('a', aggfnoid::oid, '/', xmin, ctid), 1) FROM pg_aggregate WHERE aggfnoid >= 16384
   UNION ALL SELECT hashtextextended(concat('m', oid, '/', xmin), 1) FROM pg_amproc WHERE oid >= 16384
   UNION ALL SELECT hashtextextended(concat('w', oid, '/', xmin), 1) FROM pg_amop WHERE oid >= 16384
   UNION ALL SELECT hashtextextended(concat('e', oid, '/', xmin, ctid), 1) FROM pg_extension
   UNION ALL SELECT hashtextextended(concat('x', indexrelid, '/', xmin), 1) FROM pg_index WHERE indexprs IS NOT NULL OR indpred IS NOT NULL
   UNION ALL SELECT hashtextextended(concat('y', oid, '/', xmin, ctid), 1) FROM pg_statistic_ext WHERE stxexprs IS NOT NULL
-  UNION ALL SELECT hashtextextended(concat('u', attrelid, '/', attnum, attname, atttypid, attidentity, attgenerated), 1)
+  UNION ALL SELECT hashtextextended(concat('u', attrelid, '/', attnum, attname, atttypid, attidentity, attgenerated, attacl), 1)
               FROM pg_attribute WHERE attnum > 0 AND attrelid >= 16384
                AND attrelid IN (SELECT oid FROM pg_class WHERE relpersistence <> 't' AND relkind IN ('r','p','v','m','f','c'))
-  UNION ALL SELECT hashtextextended(concat('c', oid, '/', relname, relnamespace, relkind, relpersistence, relrowsecurity), 1)
+  UNION ALL SELECT hashtextextended(concat('b', r::text), 1) FROM pg_roles r
+  UNION ALL SELECT hashtextextended(concat('f', m::text), 1) FROM pg_auth_members m
+  UNION ALL SELECT hashtextextended(concat('z', z::text), 1) FROM pg_db_role_setting z
+  UNION ALL SELECT hashtextextended(concat('c', oid, '/', relname, relnamespace, relkind, relpersistence, relrowsecurity, relacl), 1)
               FROM pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r','p','v','m','f','S','c'))
 SELECT count(*)::text || '/' || coalesce(sum(hash::numeric), 0)::text FROM rows";
+
+/// What new sessions begin with: ALTER ROLE … SET, ALTER DATABASE … SET.
+pub const DEFAULTS: &str =
+    "SELECT coalesce(sum(hashtextextended(s::text, 1)::numeric), 0)::text FROM pg_db_role_setting s";
 
 /// The position, after the snapshot was read; also proves that the server is a primary.
 pub const POSITION: &str = "

@@ -212,11 +212,6 @@ impl Cluster {
         }
     }
 
-    /// Everybody's floor is at least this (a privilege change whose position is known).
-    pub fn raise_global(&self, floor: Position) {
-        self.publish(|known| known.global.position = Some(later(known.global.position, floor)));
-    }
-
     pub fn global_floor(&self) -> GlobalFloor {
         self.moment().global_floor()
     }
@@ -381,15 +376,11 @@ mod tests {
     }
 
     #[test]
-    fn a_raised_global_floor_never_sinks() {
-        let cluster = cluster();
-        cluster.raise_global(at(2, 500));
-        cluster.raise_global(at(2, 400));
-        assert_eq!(cluster.global_floor().position, Some(at(2, 500)));
-        cluster.raise_global(at(1, 900));
-        assert_eq!(cluster.global_floor().position, Some(at(2, 500)));
-        cluster.raise_global(at(3, 10));
-        assert_eq!(cluster.global_floor().position, Some(at(3, 10)));
+    fn a_global_floor_never_sinks() {
+        assert_eq!(later(None, at(2, 500)), at(2, 500));
+        assert_eq!(later(Some(at(2, 500)), at(2, 400)), at(2, 500));
+        assert_eq!(later(Some(at(2, 500)), at(1, 900)), at(2, 500));
+        assert_eq!(later(Some(at(2, 500)), at(3, 10)), at(3, 10));
     }
 
     struct Count(AtomicUsize);

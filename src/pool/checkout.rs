@@ -54,6 +54,7 @@ impl Pool {
             role,
             align,
             generation: 0,
+            defaults: 0,
             credentials,
             config,
             renewals: Renewals::default(),
@@ -202,6 +203,12 @@ impl Pool {
         sequel.close_and_wake();
     }
 
+    /// See [`super::Pools::outdate`].
+    pub(super) fn outdate(&self) {
+        let sequel = self.lock().outdate();
+        sequel.close_and_wake();
+    }
+
     /// No more checkouts; whoever waits is told [`CheckoutError::Shutdown`].
     pub(super) fn close(&self) {
         let mut ledger = self.lock();
@@ -300,6 +307,7 @@ impl Pool {
             id: ConnectionId(self.shared.connections.fetch_add(1, Ordering::Relaxed)),
             role: ledger.role,
             generation: ledger.generation,
+            defaults: ledger.defaults,
             worker: worker.id.0,
             expires: Instant::now() + lifetime - earlier,
             timeout: ledger.config.connect_timeout,

@@ -72,6 +72,8 @@ pub struct ServerConnection {
     pub(super) idle_since: Instant,
     /// The pool's generation at opening; an older one than the pool's is closed at release.
     pub(super) generation: u64,
+    /// The pool's `defaults` at opening; an older one is closed once it is nobody's home.
+    pub(super) defaults: u64,
     /// The worker whose reactor the stream is registered with.
     pub(super) worker: usize,
 }
@@ -147,6 +149,7 @@ pub(super) struct Opening {
     pub id: ConnectionId,
     pub role: Role,
     pub generation: u64,
+    pub defaults: u64,
     pub worker: usize,
     pub expires: Instant,
     pub timeout: Duration,
@@ -236,6 +239,7 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
         expires: opening.expires,
         idle_since: now,
         generation: opening.generation,
+        defaults: opening.defaults,
         worker: opening.worker,
     };
     match connection.contradicts() {

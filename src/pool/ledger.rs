@@ -27,6 +27,8 @@ pub(super) struct Ledger {
     pub align: Align,
     /// Grows when all connections that exist are to be given up; those in use are closed at release.
     pub generation: u64,
+    /// Grows when what a process begins with became another: connections of before are only for whom they are home.
+    pub defaults: u64,
     /// From the latest login, so that a changed password is used as soon as a client proved it.
     pub credentials: Credentials,
     pub config: PoolConfig,
@@ -60,8 +62,11 @@ impl Ledger {
         if expected != self.role && expected != Role::Unknown && self.role != Role::Unknown {
             return Next::Fail(CheckoutError::WrongRole { node: node.to_owned(), expected, found: self.role });
         }
+        let defaults = self.defaults;
         let at_home = home.and_then(|home| self.book.take_home(worker, home));
-        if let Some(connection) = at_home.or_else(|| self.book.take_own(worker, |idle| idle.is_vacant())) {
+        if let Some(connection) =
+            at_home.or_else(|| self.book.take_own(worker, |idle| idle.is_vacant() && idle.defaults == defaults))
+        {
             self.counters.at_once += 1;
             return Next::Take(connection);
         }
@@ -88,7 +93,8 @@ impl Ledger {
     /// there is nothing else to hope for.
     pub fn free(&mut self, connection: Box<ServerConnection>, now: Instant) -> Sequel {
         let mut sequel = Sequel::default();
-        let old = connection.generation != self.generation || connection.expires <= now;
+        let old =
+            connection.generation != self.generation || connection.expires <= now || self.is_outdated(&connection);
         let spoiled = connection.state.spoiled || connection.cancel.is_uncertain();
         if old || spoiled || self.closed || connection.contradicts().is_some() || self.book.total() > self.book.size {
             self.book.forget();
@@ -143,6 +149,20 @@ impl Ledger {
         Sequel { close, ..Sequel::default() }
     }
 
+    fn is_outdated(&self, connection: &ServerConnection) -> bool {
+        connection.defaults != self.defaults && connection.is_vacant()
+    }
+
+    /// Closes the idle connections that are nobody's home; the others follow when their sessions leave them.
+    pub fn outdate(&mut self) -> Sequel {
+        self.defaults += 1;
+        let mut sequel = Sequel { close: self.book.take_all_idle_if(|idle| idle.is_vacant()), ..Sequel::default() };
+        self.counters.closed += sequel.close.len() as u64;
+        sequel.close.iter().for_each(|_| self.book.forget());
+        self.settle(&mut sequel);
+        sequel
+    }
+
     /// Whoever waits must have a reason to hope: an idle connection, an opening, or a release to come.
     pub fn settle(&mut self, sequel: &mut Sequel) {
         while self.book.lacks_openings()
@@ -170,11 +190,11 @@ impl Ledger {
     /// Takes out of a worker's idle connections what is too old, and what has something to say (the second list).
     pub fn sweep(&mut self, worker: usize, now: Instant) -> (Sequel, Vec<Box<ServerConnection>>) {
         let mut surplus = self.book.total().saturating_sub(self.config.min_idle);
-        let idle_timeout = self.config.idle_timeout;
+        let (idle_timeout, defaults) = (self.config.idle_timeout, self.defaults);
         let close = self.book.take_idle_if(worker, |connection| {
             let unused = now.saturating_duration_since(connection.idle_since) >= idle_timeout && surplus > 0;
             surplus -= usize::from(unused);
-            unused || connection.expires <= now
+            unused || connection.expires <= now || (connection.defaults != defaults && connection.is_vacant())
         });
         self.counters.closed += close.len() as u64;
         close.iter().for_each(|_| self.book.forget());
@@ -192,11 +212,13 @@ impl Ledger {
     /// A session ended: its home is closed if the session has marked it.
     pub fn leave(&mut self, worker: usize, home: &Home, now: Instant) -> Sequel {
         let mut sequel = Sequel::default();
+        let defaults = self.defaults;
         let own = |idle: &ServerConnection| {
-            idle.state.worn && idle.resident.as_ref().is_some_and(|resident| resident.is(home))
+            (idle.state.worn || idle.defaults != defaults)
+                && idle.resident.as_ref().is_some_and(|resident| resident.is(home))
         };
         if let Some(connection) = self.book.take_own(worker, |idle| own(idle)) {
-            if self.renewals.spend(&self.config, now) {
+            if connection.defaults != defaults || self.renewals.spend(&self.config, now) {
                 self.book.forget();
                 self.counters.closed += 1;
                 sequel.close.push(connection);

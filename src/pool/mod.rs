@@ -150,13 +150,15 @@ impl Pools {
         self.each(|pool| pool.node == node, |pool| pool.retire());
     }
 
-    /// Gives up the connections that ALTER ROLE … SET or ALTER DATABASE … SET made outdated: of the database, of the
-    /// user, or of both; `None` is any.
-    pub fn retire_settings_of(&self, database: Option<&str>, user: Option<&str>) {
-        let meant = |pool: &Pool| {
-            database.is_none_or(|database| database == pool.database) && user.is_none_or(|user| user == pool.user)
-        };
-        self.each(meant, |pool| pool.retire());
+    /// Gives up all connections to a database.
+    pub fn retire_database(&self, database: &str) {
+        self.each(|pool| pool.database == database, |pool| pool.retire());
+    }
+
+    /// ALTER ROLE … SET or ALTER DATABASE … SET: sessions go on with the connections that they have, and nobody who comes
+    /// from now on is given one that began with the settings of before.
+    pub fn outdate(&self) {
+        self.each(|_| true, |pool| pool.outdate());
     }
 
     /// A reload: sizes and times hold from now on; connections above a smaller size are closed at release.

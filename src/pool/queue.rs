@@ -212,6 +212,11 @@ impl<C, E> Book<C, E> {
         taken
     }
 
+    /// The same of all workers.
+    pub fn take_all_idle_if(&mut self, leaves: impl Fn(&C) -> bool) -> Vec<C> {
+        (0..self.idle.len()).flat_map(|worker| self.take_idle_if(worker, |connection| leaves(connection))).collect()
+    }
+
     /// Takes out all idle connections of all workers, for good.
     pub fn drain_idle(&mut self) -> Vec<C> {
         self.idle.iter_mut().flat_map(|stack| stack.drain(..)).map(|(_, connection)| connection).collect()

@@ -2,6 +2,7 @@
 //! end of an epoch to the greetings, counts to the metrics. `proxy` spawns it once. It decides nothing and no session
 //! waits for it.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,6 +38,8 @@ pub(super) struct Follower {
 #[derive(Default)]
 struct Seen {
     epoch: Option<u64>,
+    /// Of each database's catalog, what new sessions begin with.
+    defaults: HashMap<u32, Box<str>>,
     standing: Vec<Standing>,
     samples: u64,
     refused: u64,
@@ -76,6 +79,19 @@ impl Follower {
         }
         if seen.epoch.replace(view.epoch) != Some(view.epoch) {
             self.shared.greetings.forget();
+        }
+        let mut outdated = false;
+        for database in self.catalogs.all() {
+            let defaults = database.snapshot().defaults.clone();
+            if seen.defaults.get(&database.id) == Some(&defaults) {
+                continue;
+            }
+            // Of a catalog that was not loaded before, nothing was known.
+            outdated |= seen.defaults.insert(database.id, defaults).is_some_and(|before| !before.is_empty());
+        }
+        if outdated {
+            self.shared.greetings.forget();
+            self.pools.outdate();
         }
     }
 

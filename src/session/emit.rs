@@ -175,7 +175,8 @@ impl Machine {
     }
 
     /// The verdict of the next text: known from reading the unit, or looked up now.
-    fn next_verdict(&mut self, text: Option<&[u8]>, env: &mut Env<'_>) -> Rc<Verdict> {
+    /// `beginning` is what is there of one that has not arrived whole: its words still tell whether the catalog may change.
+    fn next_verdict(&mut self, text: Option<&[u8]>, beginning: &[u8], env: &mut Env<'_>) -> Rc<Verdict> {
         let index = self.work.next_text;
         self.work.next_text += 1;
         if let Some(verdict) = self.unit.texts.get(index) {
@@ -184,7 +185,7 @@ impl Machine {
         let (_, mut reader) = self.reader(env);
         match text {
             Some(text) => reader.texts.verdict(text),
-            None => opaque("a statement that is longer than is read"),
+            None => reader.texts.verdicts.unparsed(beginning),
         }
     }
 
@@ -194,7 +195,7 @@ impl Machine {
             // Behind the type byte and length of a Query, or behind those and an empty name.
             let text = bytes.get(HEADER..).unwrap_or_default();
             let text = text.strip_prefix(b"\0").unwrap_or(text);
-            self.vacated = vacate::vacated(text.split(|byte| *byte == 0).next().unwrap_or_default());
+            self.abroad = vacate::abroad(text.split(|byte| *byte == 0).next().unwrap_or_default());
         }
         const MOST: usize = 100;
         if !verdict.acts.contains(&Act::Audit) {
@@ -218,7 +219,7 @@ impl Machine {
     ) {
         let whole = message.len() == header.total;
         let text = if whole { frontend::query(&message[HEADER..]) } else { None };
-        let verdict = self.next_verdict(text, env);
+        let verdict = self.next_verdict(text, &message[HEADER..], env);
         self.trace(&verdict);
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
         self.own_names_for(&verdict, text, io, link);
@@ -243,7 +244,10 @@ impl Machine {
     ) -> Option<ClientError> {
         let range = start..start + message.len();
         let parse = if message.len() == header.total { frontend::parse(&message[HEADER..]) } else { None };
-        let verdict = self.next_verdict(parse.map(|parse| parse.text), env);
+        let beginning = &message[HEADER..];
+        // Behind the name.
+        let beginning = beginning.iter().position(|byte| *byte == 0).map_or(beginning, |at| &beginning[at + 1..]);
+        let verdict = self.next_verdict(parse.map(|parse| parse.text), beginning, env);
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
         let Some(parse) = parse else {
             // Malformed (the server says how), or so long that it cannot be kept: then the session stays here.

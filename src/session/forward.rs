@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::machine::{LinkRole, ServerIo, SessionEnd, Step};
 use super::relay::Outbox;
 use super::run::{PRIMARY_LOST, Session, link};
+use super::vacate::Abroad;
 use crate::metrics::Route;
 use crate::protocol::sqlstate::ClientError;
 
@@ -47,6 +48,17 @@ impl Session {
         Ok(at)
     }
 
+    /// A transaction that changed what all databases share is over; before its client hears of it.
+    pub(super) fn come_home(&mut self) {
+        for (abroad, databases) in self.abroad.drain(..) {
+            databases.iter().for_each(|database| database.ddl_ended());
+            if abroad == Abroad::Defaults {
+                self.shared.greetings.forget();
+                self.shared.pools.outdate();
+            }
+        }
+    }
+
     /// Gives the machine what the node sent; returns how many bytes were taken.
     pub(super) fn relay(&mut self, input: &[u8]) -> Result<usize, SessionEnd> {
         let (mut own, mut requests, mut at) = (self.worker.take_buffer(), self.worker.take_buffer(), 0);
@@ -61,6 +73,9 @@ impl Session {
         });
         if had_ddl && !self.machine.has_ddl() {
             self.catalog.ddl_ended();
+        }
+        if !self.machine.has_ddl() {
+            self.come_home();
         }
         self.on_finished();
         self.count_holdings();

@@ -89,6 +89,7 @@ impl Session {
             database: request.database.as_str().into(),
             credentials,
             pools: Vec::new(),
+            abroad: Vec::new(),
             catalog: shared.catalogs.database(&request.database),
             account: worker.metrics.account(&request.database, &request.user),
             cancel,

@@ -14,6 +14,7 @@ use super::settings::SessionSettings;
 use super::statements::Statements;
 use super::undo::Undo;
 use super::unit::{Reader, Refused, Texts, Unit};
+use super::vacate::Abroad;
 use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
@@ -161,7 +162,7 @@ pub struct Machine {
     pub(super) undo: Vec<Undo>,
     pub(super) unit_start: usize,
     /// A database that nobody may be connected to when the statement at hand arrives.
-    pub(super) vacated: Option<String>,
+    pub(super) abroad: Option<Abroad>,
     /// Settings that the transaction at hand changed.
     pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
@@ -214,7 +215,7 @@ impl Machine {
             finished: None,
             undo: Vec::new(),
             unit_start: 0,
-            vacated: None,
+            abroad: None,
             touched: Vec::new(),
             refusal: "server_error",
             awaited: Awaited::Nothing,
@@ -307,9 +308,9 @@ impl Machine {
         self.unit_start
     }
 
-    /// A database that must be free of connections before what was just written leaves.
-    pub fn take_vacated(&mut self) -> Option<String> {
-        self.vacated.take()
+    /// What must be looked after in other databases before what was just written leaves.
+    pub fn take_abroad(&mut self) -> Option<Abroad> {
+        self.abroad.take()
     }
 
     /// The unit that ended since the last call.

@@ -14,6 +14,7 @@ use super::pins::Pins;
 use super::relay::Outbox;
 use super::stall::Stall;
 use super::tally::Tally;
+use super::vacate::Abroad;
 use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
 use crate::cluster::{NodeId, Role};
@@ -95,6 +96,8 @@ pub struct Session {
     pub(super) database: Arc<str>,
     pub(super) credentials: Credentials,
     pub(super) pools: Vec<(NodeId, Arc<Pool>)>,
+    /// What a transaction under way changes that all databases share, and the catalogs that were told of it.
+    pub(super) abroad: Vec<(Abroad, Vec<Arc<DatabaseCatalog>>)>,
     pub(super) catalog: Arc<DatabaseCatalog>,
     pub(super) account: Arc<AccountCells>,
     pub(super) cancel: CancelRegistration,
@@ -189,9 +192,17 @@ impl Session {
         if !had_ddl && self.machine.has_ddl() {
             self.catalog.ddl_started();
         }
-        if let Some(database) = self.machine.take_vacated() {
-            self.shared.pools.retire_settings_of(Some(&database), None);
-            self.shared.catalogs.forget(&database);
+        match self.machine.take_abroad() {
+            Some(Abroad::Vacates(database)) => {
+                self.shared.pools.retire_database(&database);
+                self.shared.catalogs.forget(&database);
+            }
+            Some(abroad) => {
+                let databases = self.shared.catalogs.all();
+                databases.iter().for_each(|database| database.ddl_started());
+                self.abroad.push((abroad, databases));
+            }
+            None => {}
         }
         if self.machine.keeps_request() && self.request.is_empty() {
             self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
@@ -340,6 +351,7 @@ impl Session {
         if self.machine.has_ddl() {
             self.catalog.ddl_ended();
         }
+        self.come_home();
         self.retire_leases();
         self.leave_home();
         self.tally.count(&self.worker.metrics, Pins::default(), 0);

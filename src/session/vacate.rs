@@ -1,11 +1,43 @@
-//! Pure: which database a statement needs to be free of connections. DROP, RENAME and TEMPLATE fail while anyone is
-//! connected, and idle server connections of ours would be someone. Called by the machine before the statement leaves.
+//! Pure: what a statement does to other databases than its own: which one it needs to be free of connections (DROP, RENAME
+//! and TEMPLATE fail while anyone is connected, and idle server connections of ours would be someone), and whether it
+//! changes what all databases share. Called by the machine before the statement leaves. Words of comments and strings count:
+//! too much is harmless.
 
 /// What a new database is a copy of if nothing else is said (manual: "CREATE DATABASE").
 const TEMPLATE: &str = "template1";
 
+/// What the loop must look after.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Abroad {
+    /// Nobody may be connected to this database.
+    Vacates(String),
+    /// Roles and memberships: a read in any database may be refused from now on.
+    Privileges,
+    /// The same, and ALTER ROLE or ALTER DATABASE … SET: who logs in from now on begins with other settings.
+    Defaults,
+}
+
+pub fn abroad(text: &[u8]) -> Option<Abroad> {
+    if let Some(database) = vacated(text) {
+        return Some(Abroad::Vacates(database));
+    }
+    let (mut shared, mut granted, mut on, mut sets) = (false, false, false, false);
+    for word in text.split(|byte| !byte.is_ascii_alphanumeric() && *byte != b'_') {
+        let is = |words: &[&str]| words.iter().any(|other| word.eq_ignore_ascii_case(other.as_bytes()));
+        shared |= is(&["role", "user", "group", "database", "owned", "system"]);
+        granted |= is(&["grant", "revoke"]);
+        on |= is(&["on"]);
+        sets |= is(&["set", "reset"]);
+    }
+    match shared || (granted && !on) {
+        true if sets => Some(Abroad::Defaults),
+        true => Some(Abroad::Privileges),
+        false => None,
+    }
+}
+
 /// The database that nobody may be connected to, if the text is one of those statements.
-pub fn vacated(text: &[u8]) -> Option<String> {
+fn vacated(text: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(text).ok()?;
     let mut words = Words { rest: text };
     let (verb, object) = (words.next()?, words.next()?);
@@ -52,6 +84,23 @@ fn is_between(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_all_databases_share_is_seen() {
+        for (text, expect) in [
+            ("ALTER ROLE app SET work_mem = '77MB'", Some(Abroad::Defaults)),
+            ("alter database app reset timezone", Some(Abroad::Defaults)),
+            ("SELECT 1; ALTER USER app IN DATABASE x SET work_mem TO DEFAULT", Some(Abroad::Defaults)),
+            ("ALTER ROLE app NOSUPERUSER", Some(Abroad::Privileges)),
+            ("REVOKE readers FROM app", Some(Abroad::Privileges)),
+            ("DROP OWNED BY app", Some(Abroad::Privileges)),
+            ("DROP DATABASE app", Some(Abroad::Vacates("app".to_owned()))),
+            ("GRANT SELECT ON t TO app", None),
+            ("CREATE TABLE users (id int)", None),
+        ] {
+            assert_eq!(abroad(text.as_bytes()), expect, "{text}");
+        }
+    }
 
     #[test]
     fn the_database_is_named() {

@@ -92,10 +92,7 @@ impl VerdictCache {
             return Rc::clone(&self.unusual);
         }
         if sql.len() > self.parsed_statement {
-            return Rc::new(classify::unread(
-                &String::from_utf8_lossy(sql),
-                "it is longer than limits.parsed_statement",
-            ));
+            return self.unparsed(sql);
         }
         if self.key_without_literals(sql, catalog.id) {
             match self.find(catalog.version) {
@@ -113,6 +110,12 @@ impl VerdictCache {
                 verdict
             }
         }
+    }
+
+    /// Of a text that is longer than is read, or of the part of one that is there.
+    pub fn unparsed(&self, sql: &[u8]) -> Rc<Verdict> {
+        let text = String::from_utf8_lossy(sql);
+        Rc::new(classify::unread(&text, "it is longer than limits.parsed_statement"))
     }
 
     /// A replica refused this text as a write although it was let go there: the snapshot does not tell what it does. Until

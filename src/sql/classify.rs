@@ -53,7 +53,7 @@ pub fn unread(sql: &str, why: &str) -> Verdict {
     findings.forbid(Reason::Unparsed(why.to_owned()));
     findings.act(Act::Audit);
     findings.act(Act::Sequence);
-    findings.conduct(body::read(sql).conduct);
+    findings.conduct(body::conduct(sql));
     let (effect, reason, acts, _) = findings.into_parts();
     debug_assert_eq!(effect, Effect::Primary);
     Verdict { effect, reason, acts, hint: hint::leading(sql), statements: 1 }

@@ -17,6 +17,7 @@ pub mod setting;
 mod statement;
 mod utility;
 mod walker;
+mod weight;
 mod write;
 
 use std::fmt;

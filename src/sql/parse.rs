@@ -4,6 +4,8 @@
 pub use pg_query::NodeEnum as Tree;
 pub use pg_query::protobuf as node;
 
+use super::weight::{self, Excess};
+
 /// The text is no SQL to us.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
@@ -11,22 +13,10 @@ pub enum ParseError {
     Syntax(String),
     #[error("it contains a zero byte")]
     ZeroByte,
-    #[error("it has {LONGEST_RUN} operator characters in a row")]
-    Run,
+    #[error("{0}")]
+    TooMuch(Excess),
     #[error("a statement without content")]
     Hollow,
-}
-
-/// PostgreSQL's scanner takes a run of operator characters as one token, and puts all but the first two back where a
-/// comment begins in it: `/*/*/*…` takes it quadratic time, seconds for 100 KiB. No statement needs such a run.
-const LONGEST_RUN: usize = 256;
-
-fn has_long_run(sql: &[u8]) -> bool {
-    let mut run = 0;
-    sql.iter().any(|byte| {
-        run = if b"~!@#^&|`?+-*/%<>=".contains(byte) { run + 1 } else { 0 };
-        run == LONGEST_RUN
-    })
 }
 
 /// A text's statements, in order.
@@ -50,8 +40,8 @@ pub fn parse(sql: &str) -> Result<Parsed, ParseError> {
     if sql.as_bytes().contains(&0) {
         return Err(ParseError::ZeroByte);
     }
-    if has_long_run(sql.as_bytes()) {
-        return Err(ParseError::Run);
+    if let Some(excess) = weight::excess(sql.as_bytes()) {
+        return Err(ParseError::TooMuch(excess));
     }
     match pg_query::parse(sql, 0) {
         Ok(result) => Ok(Parsed { tree: result.protobuf }),

@@ -157,6 +157,51 @@ async fn claims_of_a_gigabyte_take_no_memory() {
     assert!(more < 32 << 20, "{} MiB more for 40 GB of claims", more >> 20);
 }
 
+/// Texts that would take a parser long, or much memory: pgweir reads none of them, and PostgreSQL answers.
+fn monsters() -> Vec<(&'static str, String)> {
+    let list = |item: &str, count| vec![item; count].join(",");
+    vec![
+        ("a literal of 10 MB", format!("SELECT length('{}')", "x".repeat(10 << 20))),
+        ("300,000 rows", format!("SELECT count(*), sum(a) FROM (VALUES {}) v (a)", list("(7)", 300_000))),
+        ("300,000 rows to write", format!("INSERT INTO scribble (who) VALUES {}", list("('monster')", 300_000))),
+        ("a list of 30,000", format!("SELECT name FROM numbers WHERE id IN ({},2)", list("1000000", 30_000))),
+        ("100,000 parentheses", format!("SELECT {}1{}", "(".repeat(100_000), ")".repeat(100_000))),
+        ("5,000 parentheses", format!("SELECT {}1{}", "(".repeat(5_000), ")".repeat(5_000))),
+        ("1,500 queries in each other", format!("{}SELECT 1{}", "SELECT (".repeat(1_500), ")".repeat(1_500))),
+        ("comments in each other", format!("SELECT 1 {}{}", "/*".repeat(2_000), "*/".repeat(2_000))),
+        ("comments side by side", format!("SELECT 1 {}", "/**/".repeat(3_000))),
+        ("an operator of 5,000", format!("SELECT 1 {} 1", "+-".repeat(2_500))),
+        ("5,000 statements", "SELECT 1;".repeat(5_000)),
+        ("a comment without an end", format!("SELECT 1 {}", "/* ".repeat(100_000))),
+    ]
+}
+
+#[tokio::test]
+async fn monstrous_texts_are_answered_by_the_primary_and_nobody_else_waits() {
+    let front = front::with(&[]).await;
+    let mut direct = RawSession::log_in(front.cluster.primary.port, "app");
+    let mut through = RawSession::log_in(front.port(), "app");
+    let mut bystander = RawSession::log_in(front.port(), "app");
+    let before = front.proxy().map_or(0, |proxy| proxy.peak_memory());
+    for (name, sql) in monsters() {
+        let extended = [say::parse("", &sql, &[]), say::bind("", "", &[], &[]), say::execute("", 0), say::sync()];
+        for asked in [say::query(&sql), extended.concat()] {
+            direct.send(&asked);
+            let (beginning, end) = asked.split_at(asked.len() - 1);
+            through.send(beginning);
+            assert_eq!(bystander.value("SELECT name FROM numbers WHERE id = 1"), "number 1", "beside {name}");
+            through.send(end);
+            assert_eq!(bystander.value("SELECT name FROM numbers WHERE id = 2"), "number 2", "beside {name}");
+            let said = |session: &mut RawSession| -> Vec<(u8, Vec<u8>)> {
+                session.read_until(b'Z').into_iter().map(|message| (message.tag, message.body)).collect()
+            };
+            assert!(said(&mut direct) == said(&mut through), "{name} is answered otherwise");
+        }
+    }
+    let more = front.proxy().map_or(0, |proxy| proxy.peak_memory()) - before;
+    assert!(more < 96 << 20, "{} MiB more", more >> 20);
+}
+
 #[tokio::test]
 async fn silence_before_the_login_is_not_waited_for_forever() {
     let front = front::with(&[("limits.login_timeout", "\"300ms\"")]).await;

@@ -19,5 +19,6 @@ mod login;
 mod oracle;
 mod read_only;
 mod routing;
+mod shared;
 mod tls;
 mod transcripts;

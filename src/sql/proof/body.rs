@@ -17,43 +17,71 @@ pub struct Body {
 
 const OPAQUE: Conduct = Conduct::AUDIT.and_const(Conduct::SEQUENCE).and_const(Conduct::DDL);
 
-/// Reads the body of an SQL or PL/pgSQL function, a DO block, or a text that is not parsed.
+/// Reads the body of an SQL or PL/pgSQL function, or a DO block.
 pub fn read(text: &str) -> Body {
+    let mut words = HashSet::new();
+    let conduct = walk(text, |word| {
+        words.insert(word.to_lowercase());
+    });
+    Body { conduct, words }
+}
+
+/// The conduct alone, of a text of any length: nothing is kept of it.
+pub fn conduct(text: &str) -> Conduct {
+    walk(text, |_| {})
+}
+
+fn walk(text: &str, mut seen: impl FnMut(&str)) -> Conduct {
     let mut cut = Vec::new();
     let readable =
         fingerprint::normalize(text.as_bytes(), &mut cut).is_ok() && !text.contains("U&") && !text.contains("u&");
     if !readable {
         // It cannot be cut: every word of the text counts, strings and comments too, and it is opaque.
-        let words = split(text).map(|(w, _)| w).collect();
-        return Body { conduct: OPAQUE, words };
+        split(text).for_each(|(word, _)| seen(word));
+        return OPAQUE;
     }
-    let cut = String::from_utf8_lossy(&cut).into_owned();
-    let tokens: Vec<(String, Follows)> = split(&cut).collect();
+    let cut = String::from_utf8_lossy(&cut);
     let mut conduct = Conduct::QUIET;
     let mut updating = false;
-    for (at, (word, follows)) in tokens.iter().enumerate() {
-        if *follows == Follows::Semicolon || matches!(word.as_str(), "begin" | "then" | "else" | "loop") {
+    let mut tokens = split(&cut).peekable();
+    while let Some((word, follows)) = tokens.next() {
+        if follows == Follows::Semicolon || is_any(word, &["begin", "then", "else", "loop"]) {
             updating = false;
         }
-        updating |= word == "update";
-        let next = tokens.get(at + 1).map_or("", |(w, _)| w.as_str());
-        conduct = conduct.and(of_word(word, next, updating));
+        updating |= is_any(word, &["update"]);
+        conduct = conduct.and(of_word(word, tokens.peek().map_or("", |(next, _)| next), updating));
+        seen(word);
     }
-    Body { conduct, words: tokens.into_iter().map(|(w, _)| w).collect() }
+    conduct
 }
 
+fn is_any(word: &str, of: &[&str]) -> bool {
+    of.iter().any(|other| word.eq_ignore_ascii_case(other))
+}
+
+/// Of a word in any case.
 fn of_word(word: &str, next: &str, updating: bool) -> Conduct {
-    match word {
-        // UPDATE … SET and ON CONFLICT DO UPDATE SET change rows, not settings.
-        "set" if !updating => Conduct::AUDIT,
-        "reset" | "discard" | "listen" | "unlisten" | "prepare" | "deallocate" | "load" | "hold" => Conduct::AUDIT,
-        // What is built and run may write anywhere.
-        "execute" => Conduct::AUDIT.and(Conduct::SEQUENCE),
-        "temp" | "temporary" | "pg_temp" => Conduct::AUDIT,
-        "do" if !matches!(next, "update" | "nothing" | "instead" | "also") => Conduct::AUDIT.and(Conduct::DDL),
-        "create" | "alter" | "drop" | "grant" | "revoke" | "reassign" => Conduct::DDL,
-        _ => Conduct::QUIET,
+    // UPDATE … SET and ON CONFLICT DO UPDATE SET change rows, not settings.
+    if is_any(word, &["set"]) && !updating {
+        return Conduct::AUDIT;
     }
+    if is_any(word, &["reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "hold"]) {
+        return Conduct::AUDIT;
+    }
+    // What is built and run may write anywhere.
+    if is_any(word, &["execute"]) {
+        return Conduct::AUDIT.and(Conduct::SEQUENCE);
+    }
+    if is_any(word, &["temp", "temporary", "pg_temp"]) {
+        return Conduct::AUDIT;
+    }
+    if is_any(word, &["do"]) && !is_any(next, &["update", "nothing", "instead", "also"]) {
+        return Conduct::AUDIT.and(Conduct::DDL);
+    }
+    if is_any(word, &["create", "alter", "drop", "grant", "revoke", "reassign"]) {
+        return Conduct::DDL;
+    }
+    Conduct::QUIET
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +90,8 @@ enum Follows {
     Other,
 }
 
-/// Words in lower case, quoted or not, and whether a semicolon stands before each.
-fn split(text: &str) -> impl Iterator<Item = (String, Follows)> {
+/// Words, quoted or not, and whether a semicolon stands before each.
+fn split(text: &str) -> impl Iterator<Item = (&str, Follows)> {
     let mut rest = text;
     std::iter::from_fn(move || {
         let start = rest.find(is_word)?;
@@ -71,7 +99,7 @@ fn split(text: &str) -> impl Iterator<Item = (String, Follows)> {
         let word = &rest[start..];
         let end = word.find(|c| !is_word(c)).unwrap_or(word.len());
         rest = &word[end..];
-        Some((word[..end].to_lowercase(), follows))
+        Some((&word[..end], follows))
     })
 }
 
@@ -91,6 +119,7 @@ mod tests {
     fn words_that_change_the_session_are_seen() {
         check("begin insert into audit(m) values('w'); return 1; end", Conduct::QUIET);
         check("begin update t set n = 1 where id = new.id; return new; end", Conduct::QUIET);
+        check("BEGIN Update t SET n = 1; Set work_mem = '1MB'; end", Conduct::AUDIT);
         check("insert into t values(1) on conflict (id) do update set n = 2", Conduct::QUIET);
         check("begin set search_path = pg_catalog; return 'ok'; end", Conduct::AUDIT);
         check("begin update t set n = 1; set work_mem = '1MB'; end", Conduct::AUDIT);

@@ -79,7 +79,12 @@ impl<'a> Judge<'a> {
         let routed = if verdict.effect == Effect::Read { Routed::Replica } else { Routed::Primary };
         let tally = verdicts.by_source.entry(format!("{:?}", statement.source)).or_default();
         tally.statements += 1;
-        let mut wrong = |why: &str| verdicts.wrong.push(format!("{why}: {}", statement.sql.escape_debug()));
+        let mut wrong = |why: &str| {
+            let wrong = format!("{why}: {}", statement.sql.escape_debug());
+            // A long run shows at once what it found.
+            println!("oracle: {wrong}");
+            verdicts.wrong.push(wrong);
+        };
         if statement.expected.is_some_and(|expected| expected != routed) {
             wrong(&format!("goes to the {routed:?} ({})", verdict.reason));
         }
