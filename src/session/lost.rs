@@ -18,7 +18,11 @@ impl Machine {
         }
         if self.rests_on_replica(role) {
             // So far only reads were in the block, each with a snapshot of its own: it is opened again with the next one.
+            let failed = self.status == TransactionStatus::Failed;
             self.replay(node, role);
+            if failed {
+                self.block = Block::Doomed;
+            }
             self.statements.drop_portals();
             return Step::Release;
         }

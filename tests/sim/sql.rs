@@ -113,6 +113,9 @@ impl Process {
 
     pub fn lose(&mut self, in_block: bool) {
         self.kept.pending.clear();
+        if let Some(before) = &mut self.before {
+            before.pending.clear();
+        }
         if in_block && self.status != Status::Idle {
             self.status = Status::Failed;
             self.savepoints.clear();
