@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::machine::{ClientIo, Machine, SessionEnd, Step};
 use super::pipeline::Closed;
 use super::undo::Undo;
-use super::unit::End;
+use super::unit::{self, End};
 use super::work::{Announced, Block, Fate, Phase, Traces, Work};
 use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
@@ -116,7 +116,10 @@ impl Machine {
         if !matches!(self.block, Block::None) {
             self.block = Block::Doomed;
         }
-        let sent = &input[*at..][..self.unit.length.min(input.len() - *at)];
+        *at += if self.unit.length == 0 { unit::stray(&input[*at..]) } else { 0 };
+        // One that was about to be decided anew is not read at the moment; of a pipeline the rest goes up to its Sync.
+        let length = if self.unit.length == 0 { lone(&input[*at..]) } else { self.unit.length };
+        let sent = &input[*at..][..length.min(input.len() - *at)];
         let ends = last_tag(sent).is_some_and(|tag| matches!(tag, b'Q' | b'S' | b'F'));
         *at += sent.len();
         self.status = TransactionStatus::Idle;
@@ -160,6 +163,14 @@ fn begin_tag(text: &[u8]) -> Option<&'static str> {
         () if starts(b"BEGIN") => Some("BEGIN"),
         () if starts(b"START") => Some("START TRANSACTION"),
         () => None,
+    }
+}
+
+/// The length of a message that is a unit of its own.
+fn lone(messages: &[u8]) -> usize {
+    match frame::header(messages) {
+        Ok(Some(header)) if matches!(header.tag, b'Q' | b'F') => header.total,
+        _ => 0,
     }
 }
 

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::audit::Audit;
 use super::pins::Pins;
-use super::pipeline::{Owed, Pipeline};
+use super::pipeline::Pipeline;
 use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
@@ -277,7 +277,7 @@ impl Machine {
     pub fn works_for(&self) -> WorksFor {
         match self.owed.front() {
             None => WorksFor::Nobody,
-            Some(Owed::Ours(_)) => WorksFor::Us,
+            Some(_) if self.owed.begins_with_ours() => WorksFor::Us,
             Some(_) => WorksFor::Client,
         }
     }

@@ -273,3 +273,17 @@ fn a_level_that_was_reset_is_the_configured_one_again() {
         }
     }
 }
+
+/// A read that waits for its replica to be observed, or for another connection after a loss, is read once more later; seed 24
+/// of the simulation cancelled one meanwhile, and its client waited for ever.
+#[test]
+fn a_query_that_is_to_be_decided_anew_can_be_refused() {
+    let mut player = Player::new();
+    let (input, mut at, mut answers) = (encode('F', "Query SELECT 1|"), 0, Vec::new());
+    player.machine.reconsider();
+    let step = player.machine.on_no_lease(&ClientError::canceled(), &input, &mut at, &mut answers);
+    let mut told = Vec::new();
+    show('B', '<', &answers, &mut told);
+    assert_eq!((step, at), (Step::ReadMore, input.len()));
+    assert!(told[0].contains("C57014") && told[1] == "< ReadyForQuery I", "{told:?}");
+}

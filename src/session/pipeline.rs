@@ -96,6 +96,14 @@ impl Pipeline {
         self.owed.pop_front()
     }
 
+    /// Something of ours stands in front of what the client asked: a Query, or messages with a Sync behind them.
+    pub fn begins_with_ours(&self) -> bool {
+        let is_part = |owed: &&Owed| {
+            matches!(owed, Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurStandIn(_) | Owed::OurUnnamed)
+        };
+        matches!(self.owed.iter().find(|owed| !is_part(owed)), Some(Owed::Ours(_)))
+    }
+
     /// What failed is a request of ours with a Sync of its own behind it.
     pub fn fails_alone(&self) -> bool {
         matches!((self.owed.front(), self.owed.get(1)), (Some(Owed::OurParse(_)), Some(Owed::Ours(_))))
@@ -140,5 +148,22 @@ impl Pipeline {
     pub fn skip_to_sync(&mut self) -> impl Iterator<Item = Owed> + '_ {
         let end = self.owed.iter().position(|owed| matches!(owed, Owed::Sync | Owed::Ours(_)));
         self.owed.drain(..end.unwrap_or(self.owed.len()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Seed 60 of the simulation: a cancel was let through while statements got their own names, struck the BEGIN of ours
+    /// behind them, and the session ended.
+    #[test]
+    fn what_has_a_sync_of_ours_behind_it_is_ours() {
+        let pipeline = |owed: &[Owed]| Pipeline { owed: owed.iter().cloned().collect() };
+        let (close, begin, query) = (Owed::OurClose(Some(1)), Owed::Ours(Ours::Begin), Owed::Query(None));
+        assert!(pipeline(&[close.clone(), begin.clone(), query.clone()]).begins_with_ours());
+        assert!(!pipeline(&[close.clone(), Owed::Bind, Owed::Sync]).begins_with_ours());
+        assert!(!pipeline(&[query, close, begin]).begins_with_ours());
+        assert!(!pipeline(&[]).begins_with_ours());
     }
 }

@@ -22,6 +22,9 @@ pub trait Store {
     fn wrote_on_replica(&mut self, text: &str);
 }
 
+/// A node's own words, so that they are not taken for pgweir's.
+pub const CANCELED: &str = "canceling statement due to user request, on the node";
+
 pub type Failure = (&'static str, String);
 
 #[derive(Clone, PartialEq)]
@@ -46,6 +49,8 @@ pub struct Backend {
     copy: Option<CopyIn>,
     input: Vec<u8>,
     pub out: Vec<u8>,
+    /// A cancel strikes so many statements later, if the unit lasts so long.
+    pub cancelled: Option<usize>,
 }
 
 fn missing(name: &[u8]) -> Failure {
@@ -69,7 +74,7 @@ impl Backend {
     pub fn lose(&mut self, in_block: bool) {
         self.input.clear();
         self.portals.clear();
-        (self.copy, self.skipping) = (None, false);
+        (self.copy, self.skipping, self.cancelled) = (None, false, None);
         self.process.lose(in_block);
     }
 
@@ -153,7 +158,8 @@ impl Backend {
         let texts: Vec<&str> = text.split(';').filter(|one| !one.trim().is_empty()).collect();
         for one in &texts {
             self.process.alone = texts.len() == 1;
-            match self.process.execute(one.trim(), "", store) {
+            let done = self.interrupt().and_then(|()| self.process.execute(one.trim(), "", store));
+            match done {
                 Ok(Done::Rows(rows, tag)) => {
                     self.describe(true);
                     self.rows(rows);
@@ -176,6 +182,20 @@ impl Backend {
             }
         }
         self.ready(store);
+    }
+
+    fn interrupt(&mut self) -> Result<(), Failure> {
+        match &mut self.cancelled {
+            Some(0) => {
+                self.cancelled = None;
+                Err(("57014", CANCELED.to_owned()))
+            }
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     fn extended(&mut self, tag: u8, body: &[u8], store: &mut dyn Store) -> Result<(), Failure> {
@@ -277,6 +297,7 @@ impl Backend {
         self.process.check_aborted(&portal.text)?;
         self.process.alone = true;
         let Some(left) = portal.rows else {
+            self.interrupt()?;
             match self.process.execute(&portal.text, &portal.value, store)? {
                 Done::Rows(rows, tag) if tag.starts_with("SELECT") => {
                     self.portal(name)?.rows = Some(rows.into());
@@ -368,6 +389,7 @@ impl Backend {
 
     /// Commits what is not in a block, tells what changed, and is ready.
     fn ready(&mut self, store: &mut dyn Store) {
+        self.cancelled = None;
         if let Some(at) = self.process.finish(store) {
             let notice = format!("SNOTICE\0C00000\0Mcommitted v:{at:016}\0\0");
             message(&mut self.out, b'N', |out| out.extend_from_slice(notice.as_bytes()));

@@ -8,7 +8,7 @@ use pgweir::protocol::frontend::{message, put_parse, put_query, put_statement};
 use pgweir::protocol::sqlstate::ClientError;
 use pgweir::sql::{Consistency, Hint, hint};
 
-use super::backend::Backend;
+use super::backend::{Backend, CANCELED};
 use super::history::{Place, Shown};
 use super::sql::Status;
 use super::world::{Dice, Ideal, World};
@@ -36,6 +36,8 @@ struct Ghost {
     base: Backend,
     now: Backend,
     expected: Vec<u8>,
+    /// Of the oldest unit's answer.
+    heard: Vec<u8>,
 }
 
 impl Ghost {
@@ -46,7 +48,7 @@ impl Ghost {
             now.on_bytes(&unit.bytes, &mut Ideal);
         }
         expected.append(&mut now.out);
-        Ghost { base, now, expected }
+        Ghost { base, now, expected, heard: Vec::new() }
     }
 }
 
@@ -345,7 +347,7 @@ impl Client {
 
     fn extended(&mut self, out: &mut Vec<u8>, dice: &mut Dice) {
         let mut flushed = None;
-        let sound = self.is_sound();
+        let (sound, mut bound) = (self.is_sound(), false);
         for _ in 0..=dice.below(3) {
             let name = [&b""[..], b"s1", b"s2"][if sound { dice.below(3) } else { 1 + dice.below(2) }];
             let id = dice.below(4);
@@ -371,12 +373,19 @@ impl Client {
                     }
                 }
                 8 => message(out, b'C', |out| out.extend_from_slice(b"Pc\0")),
-                9 => message(out, b'D', |out| out.extend_from_slice(b"P\0")),
+                // A READ ONLY block that goes on elsewhere does not take the unnamed portal of an earlier unit along.
+                9 if bound || !self.in_block => message(out, b'D', |out| out.extend_from_slice(b"P\0")),
                 10 => execute(out, b"c", name, Some(id)),
-                _ => execute(out, b"", name, Some(id)),
+                _ => {
+                    execute(out, b"", name, Some(id));
+                    bound = true;
+                }
             }
             match dice.below(12) {
-                0 | 1 => end(out, b'S'),
+                0 | 1 => {
+                    end(out, b'S');
+                    bound = false;
+                }
                 2 => {
                     end(out, b'H');
                     flushed = Some(out.len()).filter(|_| dice.one_in(2)).or(flushed);
@@ -447,6 +456,22 @@ impl Client {
         (self.ghosts, self.begun, self.told, self.value) = (ghosts, true, true, None);
     }
 
+    /// A statement of the oldest unit was cancelled: which one, the answer so far tells.
+    fn cancel(&mut self) {
+        for ghost in std::mem::take(&mut self.ghosts) {
+            for struck in 0..MOST_STATEMENTS {
+                let mut base = ghost.base.clone();
+                base.cancelled = Some(struck);
+                let mut later = Ghost::new(base, Vec::new(), &self.units);
+                if later.expected.starts_with(&ghost.heard) {
+                    later.expected.drain(..ghost.heard.len());
+                    later.heard.clone_from(&ghost.heard);
+                    self.ghosts.push(later);
+                }
+            }
+        }
+    }
+
     /// A connection was lost while nothing of the client's was under way: if there was a block, it can only be ended.
     pub fn lost_in_silence(&mut self) {
         if self.begun {
@@ -472,6 +497,7 @@ impl Client {
             };
             let expected: Vec<u8> = ghost.expected.drain(..length).collect();
             let masked = |mark| number(got, mark).is_some() && number(&expected, mark).is_some();
+            ghost.heard.extend_from_slice(&expected);
             let same = match masked("v:") || masked("q:") {
                 false => got == expected,
                 true => got.len() == expected.len() && got[0] == expected[0],
@@ -504,6 +530,7 @@ impl Client {
             for ghost in &mut self.ghosts {
                 ghost.base.on_bytes(&unit, &mut Ideal);
                 ghost.base.out.clear();
+                ghost.heard.clear();
             }
             if std::mem::take(&mut self.told) {
                 self.in_block = self.ghosts.iter().any(|ghost| ghost.now.status() != Status::Idle);
@@ -528,6 +555,9 @@ impl Client {
             if (own || loss && bereaved) && !self.units.is_empty() {
                 self.lose(Begun::Perhaps);
                 continue;
+            }
+            if got[0] == b'E' && contains(&got, CANCELED.as_bytes()) {
+                self.cancel();
             }
             let promise = self.units.front().map_or_else(Promise::default, |unit| unit.promise);
             self.compare(&got)?;
@@ -602,6 +632,9 @@ enum Begun {
     No,
     Perhaps,
 }
+
+/// Of one unit.
+const MOST_STATEMENTS: usize = 24;
 
 const SYNC: [u8; 5] = [b'S', 0, 0, 0, 4];
 

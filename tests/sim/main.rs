@@ -37,7 +37,7 @@ struct Pair {
     over: bool,
 }
 
-fn rules(level: Consistency, hold_back: usize, cluster: &ClusterConfig) -> Rules {
+fn rules(id: u64, level: Consistency, hold_back: usize, cluster: &ClusterConfig) -> Rules {
     Rules {
         routing: RoutingConfig { consistency: level, hold_back, ..RoutingConfig::default() },
         cluster: cluster.clone(),
@@ -45,7 +45,7 @@ fn rules(level: Consistency, hold_back: usize, cluster: &ClusterConfig) -> Rules
         session_statements: 100,
         server_statements: 2,
         checkout_timeout: Duration::from_millis(300),
-        session_pooling: false,
+        session_pooling: id.is_multiple_of(5),
         user: "app".into(),
     }
 }
@@ -64,7 +64,7 @@ impl Simulation {
         let cluster = world.cluster.clone();
         let pair = |id: u64, level, hold_back| Pair {
             client: Client::new(16, level, id.is_multiple_of(3), hold_back < 1024),
-            session: Session::new(id, rules(level, hold_back, &cluster)),
+            session: Session::new(id, rules(id, level, hold_back, &cluster)),
             level,
             wire: Vec::new(),
             bereaved: false,
@@ -112,6 +112,7 @@ impl Simulation {
                 26..=30 if pair.has_heard() => pair.reply(world, verdicts, self.trace),
                 _ => pair.lose(world, verdicts, self.trace),
             },
+            0 if world.dice.one_in(3) && !pair.client.is_quiet() => pair.session.cancel(world, verdicts),
             0 => pair.kill(world, verdicts, self.trace),
             1..=5 => pair.send(world, self.trace),
             6..=15 => {
@@ -127,14 +128,7 @@ impl Simulation {
             26..=36 => pair.reply(world, verdicts, self.trace),
             _ => pair.session.wake(world, verdicts),
         };
-        if std::mem::take(&mut pair.session.abandoned) {
-            pair.bereaved = true;
-            pair.client.lost_in_silence();
-        }
-        let told = std::mem::take(&mut pair.session.to_client);
-        pair.client.got.extend_from_slice(&told);
-        let checked = pair.client.check(world, pair.bereaved, &mut pair.session.refused);
-        checked.map_err(|what| format!("session {} ({:?}): {what}", pair.session.id, pair.level))?;
+        pair.hear(world).map_err(|what| format!("session {} ({:?}): {what}", pair.session.id, pair.level))?;
         if pair.over || (done.is_ok() && world.dice.one_in(2_000)) {
             pair.session.vanish(world);
             pair.over = true;
@@ -172,6 +166,21 @@ impl Pair {
         }
         self.wire.extend_from_slice(&unit);
         Ok(())
+    }
+
+    /// The client gets what it was told, and compares.
+    fn hear(&mut self, world: &mut World) -> Result<(), String> {
+        let mut told = std::mem::take(&mut self.session.to_client);
+        if let Some(before) = self.session.abandoned.take() {
+            let after = told.split_off(before);
+            self.client.got.append(&mut told);
+            self.client.check(world, self.bereaved, &mut self.session.refused)?;
+            self.bereaved = true;
+            self.client.lost_in_silence();
+            told = after;
+        }
+        self.client.got.append(&mut told);
+        self.client.check(world, self.bereaved, &mut self.session.refused)
     }
 
     fn reply(&mut self, world: &mut World, verdicts: &mut VerdictCache, trace: bool) -> Done {

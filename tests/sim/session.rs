@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use pgweir::cluster::{NodeId, Role};
 use pgweir::protocol::sqlstate::ClientError;
 use pgweir::routing::Target;
-use pgweir::session::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, ServerIo, SessionEnd, Step};
+use pgweir::session::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, ServerIo, SessionEnd, Step, WorksFor};
 use pgweir::session::relay::Outbox;
 use pgweir::session::settings::SessionSettings;
 use pgweir::sql::cache::VerdictCache;
@@ -29,8 +29,10 @@ pub struct Session {
     lost: Option<Instant>,
     /// Errors of pgweir's own in place of an answer to a unit, which then was not begun.
     pub refused: Vec<ClientError>,
-    /// It lost its connection because the node was the primary no more.
-    pub abandoned: bool,
+    /// A node was told to cancel the unit under way.
+    cancelled: bool,
+    /// Behind so much of `to_client` it lost its connection because the node was the primary no more.
+    pub abandoned: Option<usize>,
 }
 
 /// As `session::checkout::Answer`.
@@ -71,7 +73,8 @@ impl Session {
             waiting: None,
             lost: None,
             refused: Vec::new(),
-            abandoned: false,
+            cancelled: false,
+            abandoned: None,
         }
     }
 
@@ -189,7 +192,35 @@ impl Session {
         }
     }
 
+    /// Somebody asks for what is under way to be cancelled.
+    pub fn cancel(&mut self, world: &mut World, verdicts: &mut VerdictCache) -> Result<(), SessionEnd> {
+        if self.waiting.take().is_some() {
+            self.cancelled = false;
+            let (inbox, mut at) = (std::mem::take(&mut self.inbox), 0);
+            let error = ClientError::canceled();
+            let step = self.machine.on_no_lease(&error, &inbox, &mut at, &mut self.to_client);
+            self.refused.push(error);
+            self.inbox.extend_from_slice(&inbox[at..]);
+            if let Step::Close(end) = step {
+                return Err(end);
+            }
+            return self.feed(world, verdicts);
+        }
+        if let Some(lease) = &mut self.lease
+            && self.machine.works_for() == WorksFor::Client
+        {
+            self.cancelled = true;
+            if !lease.to_server.is_empty() && !world.is_dead(&lease.seat) {
+                lease.backend.cancelled = Some(0);
+            }
+        }
+        Ok(())
+    }
+
     fn checkout(&mut self, target: Target, world: &mut World) -> Answer {
+        if std::mem::take(&mut self.cancelled) {
+            return Answer::Failed(ClientError::canceled());
+        }
         let (node, role) = match target {
             Target::Replica(node) => (node, Role::Replica),
             Target::Refuse => return Answer::Failed(ClientError::no_replica()),
@@ -233,7 +264,7 @@ impl Session {
 
     fn abandon(&mut self, to_client: &mut Vec<u8>) -> Result<(), SessionEnd> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
-        self.abandoned = true;
+        self.abandoned = Some(self.to_client.len() + to_client.len());
         let node = NodeId(lease.seat.node as u16);
         let step = self.machine.on_server_eof(node, "node", LinkRole::Primary, to_client);
         self.lease = self.parked.take();
@@ -287,8 +318,11 @@ impl Session {
             None => Ok(Step::ReadMore),
         });
         let step = step.unwrap_or_else(|error| panic!("session {}: {error}", self.id));
-        if self.machine.take_finished().is_some_and(|finished| finished.replica.is_none()) {
-            world.wrote();
+        if let Some(finished) = self.machine.take_finished() {
+            self.cancelled = false;
+            if finished.replica.is_none() {
+                world.wrote();
+            }
         }
         self.forward(io.to_client.bytes(), &step);
         if let Some(lease) = &mut self.lease {
