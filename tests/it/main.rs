@@ -14,6 +14,7 @@ mod failover;
 mod harness;
 mod hostile;
 mod isolation;
+mod levels;
 mod limits;
 mod login;
 mod oracle;

@@ -64,6 +64,11 @@ impl<'a> Judge<'a> {
         judge
     }
 
+    /// `server_version_num`.
+    pub fn version(&self) -> u32 {
+        self.catalog.server_version
+    }
+
     pub fn primary(&self) -> &Client {
         &self.primary
     }

@@ -54,7 +54,7 @@ async fn what_goes_to_a_replica_answers_there_as_on_the_primary() {
     cluster.primary.run_in("app", SCHEMA).await;
     let mut judge = Judge::new(&cluster).await;
     let mut dice = Dice::new(seed as u64);
-    let mut corpus = written::cases();
+    let mut corpus = written::cases(judge.version());
     corpus.extend(written::of_the_tests());
     corpus.extend(builtins::calls(judge.primary(), size, &mut dice).await);
     corpus.extend((0..size).map(|_| grammar::statement(&mut dice)));

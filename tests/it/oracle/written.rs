@@ -9,17 +9,20 @@ use super::{Source, Statement};
 
 const CASES: &str = include_str!("cases.txt");
 
-/// `replica: SQL` or `primary: SQL`, one a line.
-pub fn cases() -> Vec<Statement> {
+/// `replica: SQL` or `primary: SQL`, one a line; `primary before 17: SQL` is free from that version on.
+pub fn cases(version: u32) -> Vec<Statement> {
     let lines = CASES.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let case = |line: &str| {
         let (routed, sql) = line.split_once(": ").expect("\"replica: SQL\" or \"primary: SQL\"");
-        let expected = match routed {
-            "replica" => Routed::Replica,
-            "primary" => Routed::Primary,
-            other => panic!("{other} is no place: {line}"),
+        let expected = match routed.split_once(" before ") {
+            Some(("primary", major)) => {
+                (version < major.parse::<u32>().expect("a version") * 10_000).then_some(Routed::Primary)
+            }
+            None if routed == "replica" => Some(Routed::Replica),
+            None if routed == "primary" => Some(Routed::Primary),
+            _ => panic!("{routed} is no place: {line}"),
         };
-        Statement { source: Source::Cases, sql: sql.to_owned(), expected: Some(expected), may_run: true }
+        Statement { source: Source::Cases, sql: sql.to_owned(), expected, may_run: true }
     };
     lines.map(case).collect()
 }
