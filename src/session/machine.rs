@@ -303,9 +303,11 @@ impl Machine {
         matches!(self.phase, Phase::Running | Phase::Leaving) && self.work.replay != Replay::Never
     }
 
-    /// Where in the input of the last `on_client` the unit begins.
-    pub fn unit_start(&self) -> usize {
-        self.unit_start
+    /// Which of the bytes that `on_client` took belong to the unit at hand. To be called when they leave the input: what
+    /// the unit may still take then stands at the beginning of the next.
+    pub fn of_unit<'i>(&mut self, taken: &'i [u8]) -> &'i [u8] {
+        let start = std::mem::take(&mut self.unit_start);
+        taken.get(start..).unwrap_or_default()
     }
 
     /// What must be looked after in other databases before what was just written leaves.

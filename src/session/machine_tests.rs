@@ -145,8 +145,9 @@ impl Player {
             self.lease = Some((role, ConnectionState::default()));
             self.ask(|machine, link, _| machine.on_lease(at, &mut io, link.unwrap()));
         };
+        let of_unit = self.machine.of_unit(&input[..at]);
         if self.machine.keeps_request() && self.request.is_empty() {
-            self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
+            self.request.extend_from_slice(of_unit);
         }
         show('F', '>', io.to_server.bytes(), &mut self.out);
         show('B', '<', &answers, &mut self.out);
@@ -234,6 +235,21 @@ fn the_machine_does_what_its_transcripts_say() {
             assert_eq!(player.play(line), expected, "{title}: after {line}");
         }
     }
+}
+
+/// What stands in front of a unit that waits for its settings is gone when the unit is sent.
+#[test]
+fn a_unit_that_waited_for_its_settings_is_asked_again_whole() {
+    let mut player = Player::new();
+    player.machine.settings_mut().apply(&crate::sql::Act::Set { name: "role".into(), value: "x".into() });
+    player.inbox = [encode('F', "Sync"), encode('F', "Query SELECT 1|")].concat();
+    player.feed();
+    assert!(!player.out.contains(&"> Query SELECT 1|".to_owned()), "the role first: {:?}", player.out);
+    player.play("(B) CommandComplete SET|");
+    assert_eq!(player.play("(B) ReadyForQuery I"), ["> Query SELECT 1|"]);
+    player.play("(B) lost");
+    player.play("(B) CommandComplete SET|");
+    assert_eq!(player.play("(B) ReadyForQuery I"), ["> Query SELECT 1|"]);
 }
 
 /// Of a promotion that the node at hand does not know of: nobody fenced it.

@@ -204,8 +204,9 @@ impl Session {
             }
             None => {}
         }
+        let of_unit = self.machine.of_unit(&input[..at]);
         if self.machine.keeps_request() && self.request.is_empty() {
-            self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
+            self.request.extend_from_slice(of_unit);
         }
         self.send_server(io.to_server.bytes());
         self.send_client(io.to_client);

@@ -126,8 +126,9 @@ impl Session {
         let (mut own, mut answers, mut at) = (Vec::new(), Vec::new(), 0);
         let mut io = ClientIo { to_server: Outbox::new(&input, &mut own), to_client: &mut answers };
         let step = self.advance(&input, &mut at, &mut io, world, verdicts);
+        let of_unit = self.machine.of_unit(&input[..at]);
         if self.machine.keeps_request() && self.request.is_empty() {
-            self.request.extend_from_slice(&input[self.machine.unit_start()..at]);
+            self.request.extend_from_slice(of_unit);
         }
         if let Some(lease) = &mut self.lease {
             lease.to_server.extend_from_slice(io.to_server.bytes());
