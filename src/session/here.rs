@@ -121,6 +121,10 @@ impl Machine {
         let length = if self.unit.length == 0 { lone(&input[*at..]) } else { self.unit.length };
         let sent = &input[*at..][..length.min(input.len() - *at)];
         let ends = last_tag(sent).is_some_and(|tag| matches!(tag, b'Q' | b'S' | b'F'));
+        if matches!(input[*at..], [b'Q', ..] | [b'P', _, _, _, _, 0, ..]) {
+            // The first thing that PostgreSQL does with either is to forget the unnamed statement.
+            self.statements.drop_unnamed();
+        }
         *at += sent.len();
         self.status = TransactionStatus::Idle;
         self.end_unit();

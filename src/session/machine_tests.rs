@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use super::super::unit;
 use super::*;
 use crate::catalog::{Conduct, IsSequence, Relation, Safety, Writes};
 use crate::cluster::samples::{replica, view};
@@ -302,4 +303,19 @@ fn a_query_that_is_to_be_decided_anew_can_be_refused() {
     show('B', '<', &answers, &mut told);
     assert_eq!((step, at), (Step::ReadMore, input.len()));
     assert!(told[0].contains("C57014") && told[1] == "< ReadyForQuery I", "{told:?}");
+}
+
+/// PostgreSQL forgets the unnamed statement before it looks at a Query, whatever becomes of it (seed 374).
+#[test]
+fn a_query_that_is_refused_leaves_no_unnamed_statement() {
+    for (refused, is_left) in
+        [("Query SELECT 1|", false), ("Parse |SELECT 1|\0\0", false), ("Parse a|SELECT 1|\0\0", true)]
+    {
+        let mut player = Player::new();
+        player.machine.statements.set_unnamed(b"SELECT 1\0\0\0", unit::opaque("a test"));
+        let (input, mut at, mut answers) = ([encode('F', refused), encode('F', "Sync")].concat(), 0, Vec::new());
+        player.machine.reconsider();
+        player.machine.on_no_lease(&ClientError::canceled(), &input, &mut at, &mut answers);
+        assert_eq!(player.machine.statements.unnamed().is_some(), is_left, "after {refused}");
+    }
 }
