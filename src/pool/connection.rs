@@ -220,6 +220,7 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
         LoginError::Refused { body, sqlstate, .. } => {
             CheckoutError::Refused { node: endpoint.name.clone(), sqlstate, error: body.into() }
         }
+        LoginError::OtherVerifier => not_the_verifier(endpoint, &opening.startup.user),
         other => cannot_connect(endpoint, ConnectError::Login(other)),
     })?;
     let now = Instant::now();
@@ -246,6 +247,13 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
         None => Ok(Box::new(connection)),
         Some(found) => Err(CheckoutError::WrongRole { node: endpoint.name.clone(), expected: opening.role, found }),
     }
+}
+
+/// The password was changed or has expired (PostgreSQL then makes a verifier up): the node would refuse it in these words.
+fn not_the_verifier(endpoint: &Endpoint, user: &str) -> CheckoutError {
+    let body = format!("SFATAL\0VFATAL\0C28P01\0Mpassword authentication failed for user \"{user}\"\0\0");
+    let error = body.into_bytes().into();
+    CheckoutError::Refused { node: endpoint.name.clone(), sqlstate: "28P01".to_owned(), error }
 }
 
 fn cannot_connect(endpoint: &Endpoint, error: ConnectError) -> CheckoutError {

@@ -63,6 +63,30 @@ async fn a_database_that_is_not_there_is_refused_like_the_primary_does() {
     assert!(here.iter().any(|(code, text)| *code == b'C' && text == "3D000"), "{here:?}");
 }
 
+/// A role with the right password that may not come in is told why, in the primary's words.
+#[tokio::test]
+async fn a_role_that_may_not_log_in_is_refused_like_the_primary_does() {
+    let cluster = front::shared_cluster().await;
+    let roles = [
+        ("shut_nologin", "NOLOGIN", "28000"),
+        ("shut_expired", "LOGIN VALID UNTIL '2020-01-01'", "28P01"),
+        ("shut_crowded", "LOGIN CONNECTION LIMIT 0", "53300"),
+    ];
+    let mut users = Vec::new();
+    for (role, options, _) in roles {
+        cluster.primary.run_in("app", &format!("CREATE ROLE {role} PASSWORD 'secret' {options}")).await;
+        let verifier = format!("SELECT rolpassword FROM pg_authid WHERE rolname = '{role}'");
+        users.push(format!("{{ name = \"{role}\", password = \"{}\" }}", cluster.primary.ask(&verifier).await));
+    }
+    let front = Front::before(cluster, &[("auth.users", &format!("[{}]", users.join(", ")))]).await;
+    for (role, _, expect) in roles {
+        let here = refused(front.port(), role, "app", "secret");
+        assert_eq!(here, refused(front.cluster.primary.port, role, "app", "secret"));
+        assert!(here.iter().any(|(code, text)| *code == b'C' && text == expect), "{here:?}");
+        front.cluster.primary.run_in("app", &format!("DROP ROLE {role}")).await;
+    }
+}
+
 #[tokio::test]
 async fn encryption_is_declined_politely_and_the_login_goes_on() {
     let front = front::shared().await;
