@@ -63,9 +63,18 @@ impl Catalogs {
     /// login starts anew.
     pub fn forget(&self, name: &str) {
         if let Some(database) = self.databases.lock().unwrap_or_else(PoisonError::into_inner).remove(name) {
-            database.forgotten.store(true, Ordering::SeqCst);
-            database.dirty.notify_one();
+            database.forget();
         }
+    }
+
+    /// Gives up the connections to databases that somebody wants for himself and no session uses; returns their names.
+    pub fn give_up_wanted(&self) -> Vec<Box<str>> {
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        // Only the map and the loader hold it; a login that comes now waits for the lock on the map.
+        let unused = |database: &mut Arc<DatabaseCatalog>| database.is_wanted() && Arc::strong_count(database) <= 2;
+        let given_up: Vec<_> = databases.extract_if(|_, database| unused(database)).collect();
+        given_up.iter().for_each(|(_, database)| database.forget());
+        given_up.into_iter().map(|(name, _)| name).collect()
     }
 
     /// For the console.
@@ -88,6 +97,8 @@ pub struct DatabaseCatalog {
     /// Readings that failed, for metrics.
     failures: AtomicU64,
     forgotten: AtomicBool,
+    /// Another session drops, renames or copies the database, for which nobody may be connected to it.
+    wanted: AtomicBool,
     dirty: Notify,
     loaded: Notify,
 }
@@ -104,6 +115,7 @@ impl DatabaseCatalog {
             covered: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             forgotten: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
             dirty: Notify::new(),
             loaded: Notify::new(),
         }
@@ -123,6 +135,20 @@ impl DatabaseCatalog {
     /// Nobody follows this catalog any more.
     pub fn is_forgotten(&self) -> bool {
         self.forgotten.load(Ordering::SeqCst)
+    }
+
+    fn forget(&self) {
+        self.forgotten.store(true, Ordering::SeqCst);
+        self.dirty.notify_one();
+    }
+
+    fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst)
+    }
+
+    /// The loader's: whether somebody wants the database for himself.
+    pub(super) fn set_wanted(&self, wanted: bool) {
+        self.wanted.store(wanted, Ordering::SeqCst);
     }
 
     /// Before DDL is forwarded.

@@ -72,7 +72,7 @@ pub async fn run(database: Arc<DatabaseCatalog>, primary: Arc<dyn Primary>, conf
 
 /// One connection's life; ends well when the primary changed.
 async fn follow(
-    database: &DatabaseCatalog,
+    database: &Arc<DatabaseCatalog>,
     primary: &dyn Primary,
     epoch: u64,
     (config, prove): (&RoutingConfig, Prove),
@@ -91,6 +91,9 @@ async fn follow(
             // The fingerprint of before the reading: a change in between is seen at the next look.
             seen = Some(fingerprint);
         }
+        // Only the map of catalogs and this loader: a database that sessions use is not given up, and needs no look.
+        let unused = Arc::strong_count(database) <= 2;
+        database.set_wanted(unused && patient(is_wanted(&client)).await??);
         *retry = FIRST_RETRY;
         let poll = tokio::time::sleep(config.catalog_poll);
         tokio::select! {
@@ -114,6 +117,10 @@ pub async fn prepare(client: &Client) -> Result<(), LoadError> {
 
 async fn fingerprint(client: &Client) -> Result<String, LoadError> {
     Ok(client.query_one(query::FINGERPRINT, &[]).await?.get(0))
+}
+
+async fn is_wanted(client: &Client) -> Result<bool, LoadError> {
+    Ok(client.query_one(query::WANTED, &[]).await?.get(0))
 }
 
 /// One snapshot, with the position that the primary had reached afterwards.

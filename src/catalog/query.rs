@@ -200,6 +200,13 @@ rows(hash) AS (
               FROM pg_class WHERE oid >= 16384 AND relpersistence <> 't' AND relkind IN ('r','p','v','m','f','S','c'))
 SELECT count(*)::text || '/' || coalesce(sum(hash::numeric), 0)::text FROM rows";
 
+/// Whether somebody holds the lock of DROP DATABASE and ALTER DATABASE … RENAME, or that of CREATE DATABASE … TEMPLATE, on
+/// this database. Those take it before they wait, 5 s, for the others to leave.
+pub const WANTED: &str = "
+SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND database = 0 AND classid = 'pg_database'::regclass
+  AND objid = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND granted AND mode IN ('AccessExclusiveLock', 'ShareLock'))";
+
 /// What new sessions begin with: ALTER ROLE … SET, ALTER DATABASE … SET.
 pub const DEFAULTS: &str =
     "SELECT coalesce(sum(hashtextextended(s::text, 1)::numeric), 0)::text FROM pg_db_role_setting s";

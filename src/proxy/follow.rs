@@ -80,6 +80,10 @@ impl Follower {
         if seen.epoch.replace(view.epoch) != Some(view.epoch) {
             self.shared.greetings.forget();
         }
+        for name in self.catalogs.give_up_wanted() {
+            tracing::info!(database = %name, "its connections are given up: somebody drops, renames or copies it");
+            self.pools.retire_database(&name);
+        }
         let mut outdated = false;
         for database in self.catalogs.all() {
             let defaults = database.snapshot().defaults.clone();

@@ -142,7 +142,13 @@ async fn greet(
         let primary = shared.cluster.view().primary;
         let pool = primary.map(|node| pool(shared, node, request, credentials)).filter(|pool| !pool.is_exhausted());
         let lease = match pool {
-            Some(pool) => checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await.ok(),
+            Some(pool) => match checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await {
+                Ok(lease) => Some(lease),
+                Err(CheckoutError::Refused { sqlstate, error, .. }) if is_final(&sqlstate) => {
+                    return Err(Unfit::Said(error.to_vec()));
+                }
+                Err(_) => None,
+            },
             None => None,
         };
         // Without a connection a number of our own: another session's process must not be taken for this one's.
@@ -193,6 +199,11 @@ async fn greet(
     lease.release();
     shared.greetings.keep(key, greeting.clone());
     Ok((greeting, Some(connection)))
+}
+
+/// Whether a refusal is about who asks, or for what, and not about a node that takes nobody now.
+fn is_final(sqlstate: &str) -> bool {
+    !sqlstate.starts_with("53") && !sqlstate.starts_with("57")
 }
 
 /// If there are more sessions than connections, some have no home.

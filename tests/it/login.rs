@@ -87,6 +87,24 @@ async fn a_role_that_may_not_log_in_is_refused_like_the_primary_does() {
     }
 }
 
+/// The connections that pgweir keeps to a database after its last session are not in the way of who goes past pgweir.
+#[tokio::test]
+async fn a_database_that_nobody_uses_can_be_dropped() {
+    let front = front::with(&[]).await;
+    front.cluster.primary.run_in("postgres", "CREATE DATABASE left_behind").await;
+    let parameters = [("user", "app"), ("database", "left_behind")];
+    let (mut session, _) = RawSession::log_in_with(front.port(), (3, 0), &parameters, "secret").expect("a login");
+    assert_eq!(sqlstate(&session.query("SELECT 1")), None);
+    drop(session);
+    let primary = front.cluster.primary.superuser("postgres").await;
+    wait::until("the database is dropped", || async {
+        primary.batch_execute("DROP DATABASE left_behind").await.is_ok()
+    })
+    .await;
+    let gone = refused(front.port(), "app", "left_behind", "secret");
+    assert_eq!(gone, refused(front.cluster.primary.port, "app", "left_behind", "secret"));
+}
+
 #[tokio::test]
 async fn encryption_is_declined_politely_and_the_login_goes_on() {
     let front = front::shared().await;
