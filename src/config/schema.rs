@@ -198,6 +198,7 @@ fn describe(value: &Value, kind: Kind) -> String {
         Value::Integer(number) if kind != Kind::Secret => number.to_string(),
         Value::Float(number) if kind != Kind::Secret => number.to_string(),
         Value::Boolean(truth) => truth.to_string(),
+        Value::Array(_) if kind == Kind::Addresses => value.to_string(),
         Value::Array(_) => "a list".to_owned(),
         Value::Table(_) => "a table".to_owned(),
         Value::String(_) => "a text".to_owned(),
@@ -299,6 +300,10 @@ mod tests {
                 Some("\"127.0.0.1:1\" … a list of addresses such as [\"127.0.0.1:6432\"]"),
             ),
             ("listen.addresses = ['localhost:1', '[::1]:2']", None),
+            (
+                "listen.addresses = ['nonsense']",
+                Some("[\"nonsense\"] … a list of addresses such as [\"127.0.0.1:6432\"]"),
+            ),
             ("nodes = [5]", Some("a number … a URL or a table")),
             ("nodes = 'postgres://a:b@c'", Some("a text … a list of URLs or tables, [[nodes]]")),
             ("auth.users = [{name = 'a', password = 5}]", Some("a number … a text in quotes")),
