@@ -70,9 +70,9 @@ impl Catalogs {
     /// Gives up the connections to databases that somebody wants for himself and no session uses; returns their names.
     pub fn give_up_wanted(&self) -> Vec<Box<str>> {
         let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
-        // Only the map and the loader hold it; a login that comes now waits for the lock on the map.
-        let unused = |database: &mut Arc<DatabaseCatalog>| database.is_wanted() && Arc::strong_count(database) <= 2;
-        let given_up: Vec<_> = databases.extract_if(|_, database| unused(database)).collect();
+        // A login that comes now waits for the lock on the map.
+        let given_up: Vec<_> =
+            databases.extract_if(|_, database| database.is_wanted() && database.is_unused()).collect();
         given_up.iter().for_each(|(_, database)| database.forget());
         given_up.into_iter().map(|(name, _)| name).collect()
     }
@@ -140,6 +140,11 @@ impl DatabaseCatalog {
     fn forget(&self) {
         self.forgotten.store(true, Ordering::SeqCst);
         self.dirty.notify_one();
+    }
+
+    /// Only the map of catalogs and the loader hold it: no session does.
+    pub(super) fn is_unused(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) <= 2
     }
 
     fn is_wanted(&self) -> bool {

@@ -91,9 +91,8 @@ async fn follow(
             // The fingerprint of before the reading: a change in between is seen at the next look.
             seen = Some(fingerprint);
         }
-        // Only the map of catalogs and this loader: a database that sessions use is not given up, and needs no look.
-        let unused = Arc::strong_count(database) <= 2;
-        database.set_wanted(unused && patient(is_wanted(&client)).await??);
+        // A database that sessions use is not given up, and needs no look.
+        database.set_wanted(database.is_unused() && patient(is_wanted(&client)).await??);
         *retry = FIRST_RETRY;
         let poll = tokio::time::sleep(config.catalog_poll);
         tokio::select! {

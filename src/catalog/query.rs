@@ -167,7 +167,8 @@ UNION ALL SELECT 'row cast', c.castsource, 0::oid FROM pg_cast c JOIN pg_type t 
 
 const COLUMNS: &str = "SELECT DISTINCT attname::text FROM pg_attribute WHERE attnum > 0 AND NOT attisdropped";
 
-/// Changes whenever something that a snapshot is made of changes, or privileges, or what sessions begin with; temporary objects aside. VACUUM and ANALYZE leave it.
+/// Changes whenever something that a snapshot is made of changes, or privileges, or what sessions begin with; temporary
+/// objects aside. VACUUM and ANALYZE leave it.
 pub const FINGERPRINT: &str = "
 WITH temporary AS MATERIALIZED (SELECT oid FROM pg_namespace WHERE nspname LIKE 'pg\\_temp\\_%' OR nspname LIKE 'pg\\_toast%'),
 rows(hash) AS (

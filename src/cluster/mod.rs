@@ -127,6 +127,11 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
+    /// Somebody else than this node takes writes.
+    pub fn has_another_primary(&self, node: NodeId) -> bool {
+        self.primary.is_some_and(|primary| primary != node)
+    }
+
     /// Before anything was probed.
     pub fn unknown(taken: Instant) -> ClusterView {
         let timeline = Timeline::default();

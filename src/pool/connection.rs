@@ -187,6 +187,11 @@ impl ServerConnection {
         self.resident.as_ref().is_none_or(|home| !home.is_shared())
     }
 
+    /// It began with other settings than one that is opened now (`defaults` is the pool's), and is nobody's home.
+    pub(super) fn is_outdated(&self, defaults: u64) -> bool {
+        self.defaults != defaults && self.is_vacant()
+    }
+
     /// What the node says it is, if that contradicts what it was taken for.
     pub fn contradicts(&self) -> Option<Role> {
         match (self.role, self.in_hot_standby) {

@@ -93,8 +93,9 @@ impl Ledger {
     /// there is nothing else to hope for.
     pub fn free(&mut self, connection: Box<ServerConnection>, now: Instant) -> Sequel {
         let mut sequel = Sequel::default();
-        let old =
-            connection.generation != self.generation || connection.expires <= now || self.is_outdated(&connection);
+        let old = connection.generation != self.generation
+            || connection.expires <= now
+            || connection.is_outdated(self.defaults);
         let spoiled = connection.state.spoiled || connection.cancel.is_uncertain();
         if old || spoiled || self.closed || connection.contradicts().is_some() || self.book.total() > self.book.size {
             self.book.forget();
@@ -149,10 +150,6 @@ impl Ledger {
         Sequel { close, ..Sequel::default() }
     }
 
-    fn is_outdated(&self, connection: &ServerConnection) -> bool {
-        connection.defaults != self.defaults && connection.is_vacant()
-    }
-
     /// Closes the idle connections that are nobody's home; the others follow when their sessions leave them.
     pub fn outdate(&mut self) -> Sequel {
         self.defaults += 1;
@@ -194,7 +191,7 @@ impl Ledger {
         let close = self.book.take_idle_if(worker, |connection| {
             let unused = now.saturating_duration_since(connection.idle_since) >= idle_timeout && surplus > 0;
             surplus -= usize::from(unused);
-            unused || connection.expires <= now || (connection.defaults != defaults && connection.is_vacant())
+            unused || connection.expires <= now || connection.is_outdated(defaults)
         });
         self.counters.closed += close.len() as u64;
         close.iter().for_each(|_| self.book.forget());

@@ -86,16 +86,16 @@ impl Follower {
         }
         let mut outdated = false;
         for database in self.catalogs.all() {
-            let defaults = database.snapshot().defaults.clone();
-            if seen.defaults.get(&database.id) == Some(&defaults) {
+            let catalog = database.snapshot();
+            if seen.defaults.get(&database.id) == Some(&catalog.defaults) {
                 continue;
             }
             // Of a catalog that was not loaded before, nothing was known.
-            outdated |= seen.defaults.insert(database.id, defaults).is_some_and(|before| !before.is_empty());
+            let before = seen.defaults.insert(database.id, catalog.defaults.clone());
+            outdated |= before.is_some_and(|before| !before.is_empty());
         }
         if outdated {
-            self.shared.greetings.forget();
-            self.pools.outdate();
+            self.shared.outdate();
         }
     }
 

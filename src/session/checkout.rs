@@ -188,7 +188,7 @@ impl Session {
 
     /// Another node was promoted while we waited for this one.
     fn is_deposed(&self, lease: &Lease) -> bool {
-        !is_replica(lease) && self.shared.cluster.view().primary.is_some_and(|primary| primary != lease.node)
+        !is_replica(lease) && self.shared.cluster.moment().view().has_another_primary(lease.node)
     }
 
     /// The connection is younger than what is known of its replica; the next probe will tell.

@@ -53,8 +53,7 @@ impl Session {
         for (abroad, databases) in self.abroad.drain(..) {
             databases.iter().for_each(|database| database.ddl_ended());
             if abroad == Abroad::Defaults {
-                self.shared.greetings.forget();
-                self.shared.pools.outdate();
+                self.shared.outdate();
             }
         }
     }

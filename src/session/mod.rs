@@ -164,6 +164,12 @@ impl Shared {
         self.in_force.load().rules(database, user)
     }
 
+    /// What new sessions begin with became another.
+    pub fn outdate(&self) {
+        self.greetings.forget();
+        self.pools.outdate();
+    }
+
     fn next_session(&self) -> u64 {
         self.sessions.fetch_add(1, Ordering::Relaxed)
     }

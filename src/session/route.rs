@@ -322,7 +322,7 @@ impl Machine {
 }
 
 fn is_deposed(link: &Link<'_>, env: &Env<'_>) -> bool {
-    link.role == LinkRole::Primary && env.view.primary.is_some_and(|primary| primary != link.node)
+    link.role == LinkRole::Primary && env.view.has_another_primary(link.node)
 }
 
 /// Only COMMIT or ROLLBACK, which a block on a replica may end with where it is.
