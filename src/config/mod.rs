@@ -49,7 +49,7 @@ pub struct ListenConfig {
     pub addresses: Vec<SocketAddr>,
     /// A directory for the Unix socket `.s.PGSQL.<port of the first address>`; default none.
     pub unix_socket_dir: Option<PathBuf>,
-    /// Worker threads; default one for each core.
+    /// Worker threads; default one for each two cores.
     pub workers: usize,
 }
 
