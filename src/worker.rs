@@ -47,6 +47,8 @@ pub struct Worker {
     pub verdicts: RefCell<VerdictCache>,
     /// Empty buffers with their memory, for what is on its way out.
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// Room for what is under way in a session, which those at rest do without. A worker knows not what is on them.
+    desks: RefCell<Vec<Box<dyn Any>>>,
     scratch: Cell<Option<Box<[u8]>>>,
     dice: Cell<u64>,
     coarse_now: Cell<Instant>,
@@ -110,6 +112,7 @@ impl Worker {
             metrics: fittings.metrics,
             verdicts: RefCell::new(fittings.verdicts),
             buffers: RefCell::default(),
+            desks: RefCell::default(),
             scratch: Cell::new(None),
             // A xorshift that starts at zero stays there.
             dice: Cell::new(u64::from_ne_bytes(seed) | 1),
@@ -145,6 +148,16 @@ impl Worker {
             buffer.clear();
             self.buffers.borrow_mut().push(buffer);
         }
+    }
+
+    /// A desk that another session left, or a new one. All desks of a worker are of one type.
+    pub fn take_desk<T: Default + 'static>(&self) -> Box<T> {
+        let left = self.desks.borrow_mut().pop();
+        left.and_then(|desk| desk.downcast().ok()).unwrap_or_default()
+    }
+
+    pub fn put_desk(&self, desk: Box<dyn Any>) {
+        self.desks.borrow_mut().push(desk);
     }
 
     /// Two random numbers, good enough to choose between replicas and to spread deadlines; never for secrets.

@@ -79,7 +79,7 @@ impl Session {
                 Ok(Answer::Ready)
             }
             Checkout::Wait(waiter) => {
-                self.waiter = Some((target, waiter));
+                self.waiter = Some(Box::new((target, waiter)));
                 Ok(Answer::Wait)
             }
         }
@@ -87,7 +87,7 @@ impl Session {
 
     /// A place in a pool's queue led somewhere.
     pub(super) fn on_checkout(&mut self, result: Result<Lease, CheckoutError>) -> Result<(), SessionEnd> {
-        let Some((target, _)) = self.waiter.take() else {
+        let Some((target, _)) = self.waiter.take().map(|waiter| *waiter) else {
             return Ok(());
         };
         match result {
@@ -222,7 +222,7 @@ impl Session {
         if let Some((_, pool)) = self.pools.iter().find(|(known, _)| *known == node) {
             return Arc::clone(pool);
         }
-        let pool = self.shared.pools.pool(node, &self.database, &self.rules.user, &self.credentials);
+        let pool = self.shared.pools.pool(node, &self.catalog.name, &self.rules.user, &self.credentials);
         self.pools.push((node, Arc::clone(&pool)));
         pool
     }

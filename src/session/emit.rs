@@ -27,21 +27,21 @@ impl Machine {
         env: &mut Env<'_>,
     ) -> Result<Step, FrameError> {
         while *at < input.len() && self.awaited == Awaited::Nothing {
-            let left = self.work.from_client.left.min(input.len() - *at);
+            let left = self.now.work.from_client.left.min(input.len() - *at);
             if left > 0 {
                 self.pass_rest(input, at, io);
                 continue;
             }
-            if self.work.end.is_some() && self.work.copy == CopyIn::None {
+            if self.now.work.end.is_some() && self.now.work.copy == CopyIn::None {
                 return Ok(Step::AwaitReply);
             }
             let Some(header) = frame::frontend_header(&input[*at..])? else {
                 return Ok(Step::ReadMore);
             };
             let range = *at..*at + header.total;
-            if self.work.skipping && !matches!(header.tag, b'S' | b'X') {
+            if self.now.work.skipping && !matches!(header.tag, b'S' | b'X') {
                 *at = range.end.min(input.len());
-                self.work.from_client = Piecemeal { left: range.end - *at, forward: Forward::Drop };
+                self.now.work.from_client = Piecemeal { left: range.end - *at, forward: Forward::Drop };
                 continue;
             }
             if range.end > input.len() && !self.may_split(&header, env) {
@@ -51,27 +51,27 @@ impl Machine {
             if header.tag == b'X' {
                 return Ok(Step::Close(SessionEnd::Client));
             }
-            if self.work.copy != CopyIn::None {
+            if self.now.work.copy != CopyIn::None {
                 self.emit_copy(header.tag);
                 io.to_server.pass(there.clone());
             } else if let Some(error) = self.emit_message(&header, &input[there.clone()], there.start, io, link, env) {
                 return Ok(Step::Close(SessionEnd::Error(error)));
             }
-            self.work.begun = true;
-            self.work.from_client = Piecemeal { left: range.end - there.end, ..Piecemeal::default() };
+            self.now.work.begun = true;
+            self.now.work.from_client = Piecemeal { left: range.end - there.end, ..Piecemeal::default() };
             *at = there.end;
         }
-        Ok(if self.work.end.is_some() { Step::AwaitReply } else { Step::ReadMore })
+        Ok(if self.now.work.end.is_some() { Step::AwaitReply } else { Step::ReadMore })
     }
 
     /// The rest of a message whose unit is over: rows of a COPY that failed in the middle of one.
     pub(super) fn pass_rest(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) {
-        let left = self.work.from_client.left.min(input.len() - *at);
-        if self.work.from_client.forward == Forward::Pass {
+        let left = self.now.work.from_client.left.min(input.len() - *at);
+        if self.now.work.from_client.forward == Forward::Pass {
             io.to_server.pass(*at..*at + left);
         }
         *at += left;
-        self.work.from_client.left -= left;
+        self.now.work.from_client.left -= left;
     }
 
     /// Long messages go through in pieces; the others are gathered.
@@ -82,10 +82,10 @@ impl Machine {
     /// During COPY FROM STDIN the server ignores Flush and Sync, and says itself what it thinks of others.
     fn emit_copy(&mut self, tag: u8) {
         if tag == b'c' || tag == b'f' {
-            if self.work.copy == CopyIn::Extended {
-                self.work.end = None;
+            if self.now.work.copy == CopyIn::Extended {
+                self.now.work.end = None;
             }
-            self.work.copy = CopyIn::None;
+            self.now.work.copy = CopyIn::None;
         }
     }
 
@@ -108,19 +108,19 @@ impl Machine {
             b'D' => match frontend::named(body) {
                 Some(Named::Statement(name)) => {
                     self.emit_name(b'D', name, range, io, link, env);
-                    self.owed.push(Owed::DescribeStatement);
+                    self.now.owed.push(Owed::DescribeStatement);
                 }
                 _ => {
                     io.to_server.pass(range);
-                    self.owed.push(Owed::DescribePortal);
+                    self.now.owed.push(Owed::DescribePortal);
                 }
             },
             b'C' => self.emit_close(body, range, io, link),
             b'E' => {
                 let verdict = frontend::execute(body).and_then(|(portal, _)| self.statements.portal(portal)).cloned();
-                self.owed.push(Owed::Execute(verdict.filter(|verdict| !verdict.acts.is_empty())));
+                self.now.owed.push(Owed::Execute(verdict.filter(|verdict| !verdict.acts.is_empty())));
                 io.to_server.pass(range);
-                if let Some(Owed::Execute(Some(verdict))) = self.owed.last()
+                if let Some(Owed::Execute(Some(verdict))) = self.now.owed.last()
                     && verdict.acts.iter().any(|act| act.forgets_statements())
                 {
                     // What follows may prepare anew what this is about to forget.
@@ -129,21 +129,21 @@ impl Machine {
                 }
             }
             b'S' => {
-                self.work.end = Some(End::Sync);
-                self.work.skipping = false;
-                self.owed.push(Owed::Sync);
+                self.now.work.end = Some(End::Sync);
+                self.now.work.skipping = false;
+                self.now.owed.push(Owed::Sync);
                 io.to_server.pass(range);
             }
             b'F' => {
-                self.work.end = Some(End::FunctionCall);
+                self.now.work.end = Some(End::FunctionCall);
                 self.executed(opaque("a function call by number"), link);
-                self.owed.push(Owed::FunctionCall);
+                self.now.owed.push(Owed::FunctionCall);
                 io.to_server.pass(range);
             }
             b'H' => io.to_server.pass(range),
             // CopyData and its like after a COPY that failed: PostgreSQL ignores them.
             _ => {
-                self.work.from_client.left = 0;
+                self.now.work.from_client.left = 0;
                 if range.len() < header.total {
                     io.to_server.pass(range);
                 }
@@ -171,15 +171,15 @@ impl Machine {
             }
             _ => io.to_server.pass(range),
         }
-        self.owed.push(Owed::Close(closed));
+        self.now.owed.push(Owed::Close(closed));
     }
 
     /// The verdict of the next text: known from reading the unit, or looked up now.
     /// `beginning` is what is there of one that has not arrived whole: its words still tell whether the catalog may change.
     fn next_verdict(&mut self, text: Option<&[u8]>, beginning: &[u8], env: &mut Env<'_>) -> Rc<Verdict> {
-        let index = self.work.next_text;
-        self.work.next_text += 1;
-        if let Some(verdict) = self.unit.texts.get(index) {
+        let index = self.now.work.next_text;
+        self.now.work.next_text += 1;
+        if let Some(verdict) = self.now.unit.texts.get(index) {
             return Rc::clone(verdict);
         }
         let (_, mut reader) = self.reader(env);
@@ -195,15 +195,15 @@ impl Machine {
             // Behind the type byte and length of a Query, or behind those and an empty name.
             let text = bytes.get(HEADER..).unwrap_or_default();
             let text = text.strip_prefix(b"\0").unwrap_or(text);
-            self.abroad = vacate::abroad(text.split(|byte| *byte == 0).next().unwrap_or_default());
+            self.now.abroad = vacate::abroad(text.split(|byte| *byte == 0).next().unwrap_or_default());
         }
         const MOST: usize = 100;
         if !verdict.acts.contains(&Act::Audit) {
             return;
         }
         for name in audit::dotted_names(bytes) {
-            if self.touched.len() < MOST && !self.touched.iter().any(|known| known == name) {
-                self.touched.push(name.to_owned());
+            if self.now.touched.len() < MOST && !self.now.touched.iter().any(|known| known == name) {
+                self.now.touched.push(name.to_owned());
             }
         }
     }
@@ -225,12 +225,12 @@ impl Machine {
         self.own_names_for(&verdict, text, io, link);
         self.forget_unnamed();
         link.state.unnamed = None;
-        self.work.end = Some(End::Query);
+        self.now.work.end = Some(End::Query);
         match self.deallocated(&verdict, io, link) {
             Some(text) => frontend::put_query(io.to_server.put(), text.as_bytes()),
             None => io.to_server.pass(start..start + message.len()),
         }
-        self.owed.push(Owed::Query((!verdict.acts.is_empty()).then_some(verdict)));
+        self.now.owed.push(Owed::Query((!verdict.acts.is_empty()).then_some(verdict)));
     }
 
     fn emit_parse(
@@ -254,7 +254,7 @@ impl Machine {
             self.forget_unnamed();
             link.state.unnamed = None;
             self.pins.insert(Pin::Opaque);
-            self.owed.push(Owed::Parse(Parsed::Unnamed));
+            self.now.owed.push(Owed::Parse(Parsed::Unnamed));
             io.to_server.pass(range);
             return None;
         };
@@ -268,7 +268,7 @@ impl Machine {
             }
             self.forget_unnamed();
             link.state.unnamed = Some(self.statements.set_unnamed(parse.rest, verdict));
-            self.owed.push(Owed::Parse(Parsed::Unnamed));
+            self.now.owed.push(Owed::Parse(Parsed::Unnamed));
             return None;
         }
         if self.statements.named(parse.name).is_some() {
@@ -277,7 +277,7 @@ impl Machine {
             } else if let Some(number) = self.ensure_named(parse.name, io, link, env) {
                 frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
             }
-            self.owed.push(Owed::Parse(Parsed::Duplicate));
+            self.now.owed.push(Owed::Parse(Parsed::Duplicate));
             return None;
         }
         if self.statements.len() >= env.rules.session_statements {
@@ -300,7 +300,7 @@ impl Machine {
     ) {
         let range = start..start + message.len();
         let Some(bind) = frontend::bind(&message[HEADER..]) else {
-            self.owed.push(Owed::Bind);
+            self.now.owed.push(Owed::Bind);
             io.to_server.pass(range);
             return;
         };
@@ -332,7 +332,7 @@ impl Machine {
         } else {
             io.to_server.pass(range);
         }
-        self.owed.push(Owed::Bind);
+        self.now.owed.push(Owed::Bind);
     }
 
     /// Which kind of connection the unit runs on, for the accounts.

@@ -3,11 +3,12 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::run::{ClientSide, Session};
 use crate::pool::{CheckoutError, Lease};
 use crate::stream::Stream;
+use crate::worker::timers::Timer;
 
 /// More than this unsent to one side stops reading from the other.
 const BACK_PRESSURE: usize = 64 << 10;
@@ -32,6 +33,15 @@ pub(super) enum Event {
     Shutdown,
 }
 
+/// A unit waits for a replica or a primary.
+pub(super) struct Waiting {
+    pub since: Instant,
+    pub longest: Duration,
+    /// The clock alone may make it worth looking again.
+    pub look_again: Option<Instant>,
+    pub timer: Option<Timer>,
+}
+
 impl Session {
     /// Waits for one event, writing what is unsent meanwhile.
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -41,7 +51,7 @@ impl Session {
         if self.is_cancelled(cx) {
             return Poll::Ready(Event::Cancel);
         }
-        if let Some((_, waiter)) = &mut self.waiter
+        if let Some((_, waiter)) = self.waiter.as_deref_mut()
             && let Poll::Ready(result) = waiter.poll(cx)
         {
             return Poll::Ready(Event::Lease(result));
@@ -109,6 +119,29 @@ impl Session {
         let until = waiting.look_again.unwrap_or(Instant::now() + waiting.longest);
         waiting.timer = Some(self.worker.timers.wake_at(until, cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// The unit is decided anew at the next change of what we know, or after so long.
+    pub(super) fn await_change(&mut self, longest: Duration, look_again: Option<Instant>) {
+        self.shared.cluster.want_sample();
+        self.shared.cluster.want_replay();
+        match &mut self.waiting {
+            Some(waiting) => {
+                waiting.longest = longest;
+                waiting.look_again = look_again;
+            }
+            None => {
+                let since = Instant::now();
+                self.waiting = Some(Box::new(Waiting { since, longest, look_again, timer: None }));
+            }
+        }
+    }
+
+    /// Whatever the unit waited for has come, or is waited for no more.
+    pub(super) fn end_waiting(&mut self) {
+        if let Some(waiting) = self.waiting.take() {
+            self.worker.metrics.floor_wait(waiting.since.elapsed());
+        }
     }
 }
 

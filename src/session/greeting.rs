@@ -86,7 +86,6 @@ impl Session {
             server_in: Vec::new(),
             request: Vec::new(),
             reply: Vec::new(),
-            database: request.database.as_str().into(),
             credentials,
             pools: Vec::new(),
             abroad: Vec::new(),

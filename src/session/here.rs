@@ -18,15 +18,15 @@ impl Machine {
     /// Answers what needs no node: a lazy BEGIN and the end of a block that no node has heard of, Close and Sync.
     pub(super) fn answer_here(&mut self, input: &[u8], end: End, io: &mut ClientIo<'_>) -> bool {
         // Where statements have the client's own names, the server must hear of a Close.
-        if self.unit.trivial && !self.traces.has(Traces::OWN_NAMES) {
-            self.answer_trivial(&input[..self.unit.length], end, io);
+        if !self.now.unit.needs_node && !self.traces.has(Traces::OWN_NAMES) {
+            self.answer_trivial(&input[..self.now.unit.length], end, io);
             return true;
         }
-        let single = match (end, self.unit.texts.as_slice()) {
+        let single = match (end, self.now.unit.texts.as_slice()) {
             (End::Query, [verdict]) if verdict.statements == 1 && verdict.acts.len() == 1 => Rc::clone(verdict),
             _ => return false,
         };
-        let text = frontend::query(&input[frame::HEADER..self.unit.length]).unwrap_or_default();
+        let text = frontend::query(&input[frame::HEADER..self.now.unit.length]).unwrap_or_default();
         match (&single.acts[0], &mut self.block) {
             // Whoever listens is told nothing while a transaction is open, so its BEGIN must not wait.
             (Act::Begin(_), Block::None) if self.pins.contains(Pin::Listen) => false,
@@ -100,7 +100,7 @@ impl Machine {
         }
         match self.statements.remove(name) {
             Some(statement) => {
-                self.undo.push(Undo::Closed(name.into(), statement));
+                self.now.undo.push(Undo::Closed(name.into(), statement));
                 Closed::Statement
             }
             None => Closed::Other,
@@ -116,9 +116,9 @@ impl Machine {
         if !matches!(self.block, Block::None) {
             self.block = Block::Doomed;
         }
-        *at += if self.unit.length == 0 { unit::stray(&input[*at..]) } else { 0 };
+        *at += if self.now.unit.length == 0 { unit::stray(&input[*at..]) } else { 0 };
         // One that was about to be decided anew is not read at the moment; of a pipeline the rest goes up to its Sync.
-        let length = if self.unit.length == 0 { lone(&input[*at..]) } else { self.unit.length };
+        let length = if self.now.unit.length == 0 { lone(&input[*at..]) } else { self.now.unit.length };
         let sent = &input[*at..][..length.min(input.len() - *at)];
         let ends = last_tag(sent).is_some_and(|tag| matches!(tag, b'Q' | b'S' | b'F'));
         if matches!(input[*at..], [b'Q', ..] | [b'P', _, _, _, _, 0, ..]) {
@@ -140,18 +140,18 @@ impl Machine {
     /// Drops messages up to Sync. `true` when it was found.
     pub(super) fn skip(&mut self, input: &[u8], at: &mut usize, io: &mut ClientIo<'_>) -> Result<bool, FrameError> {
         loop {
-            let left = self.work.from_client.left.min(input.len() - *at);
-            self.work.from_client.left -= left;
+            let left = self.now.work.from_client.left.min(input.len() - *at);
+            self.now.work.from_client.left -= left;
             *at += left;
             let Some(header) = frame::frontend_header(&input[*at..])? else {
                 return Ok(false);
             };
             let there = header.total.min(input.len() - *at);
-            self.work.from_client.left = header.total - there;
+            self.now.work.from_client.left = header.total - there;
             *at += there;
             if header.tag == b'S' {
                 self.phase = Phase::Ready;
-                self.work = Work { fate: Fate::Failed, ..Work::default() };
+                self.now.work = Work { fate: Fate::Failed, ..Work::default() };
                 backend::put_ready_for_query(io.to_client, self.client_status());
                 return Ok(true);
             }

@@ -26,7 +26,7 @@ impl Machine {
             self.statements.drop_portals();
             return Step::Release;
         }
-        if self.work.fate == Fate::Ended {
+        if self.now.work.fate == Fate::Ended {
             // The node said why, and the client heard it.
             return Step::Close(SessionEnd::Server);
         }
@@ -34,12 +34,14 @@ impl Machine {
             LinkRole::Replica => ClientError::reply_cut(name),
             LinkRole::Primary => ClientError::outcome_unknown(name),
         };
-        let cut = self.work.from_server.left > 0 || self.work.copy != CopyIn::None || self.work.from_client.left > 0;
+        let cut = self.now.work.from_server.left > 0
+            || self.now.work.copy != CopyIn::None
+            || self.now.work.from_client.left > 0;
         // Its answer went out, and what it left in the process died with it before we could ask: it must not be missed
         // in silence.
         let unlisted = self.audit.is_some() || self.traces.has(Traces::AUDIT);
-        if !self.pins.is_empty() || cut || unlisted || !self.touched.is_empty() {
-            return Step::Close(SessionEnd::Error(if self.work.begun {
+        if !self.pins.is_empty() || cut || unlisted || !self.now.touched.is_empty() {
+            return Step::Close(SessionEnd::Error(if self.now.work.begun {
                 error
             } else {
                 ClientError::session_lost(name)
@@ -50,8 +52,8 @@ impl Machine {
 
     /// The connection that died was older than the loss before it: it says nothing new, so the unit may be tried once more.
     pub fn on_stale_loss(&mut self) {
-        if self.work.replay == Replay::Again {
-            self.work.replay = Replay::Read;
+        if self.now.work.replay == Replay::Again {
+            self.now.work.replay = Replay::Read;
         }
     }
 
@@ -61,7 +63,7 @@ impl Machine {
             return Step::AwaitReply;
         }
         let step = self.replay(node, LinkRole::Replica);
-        self.setback = Setback::Lost("stalled");
+        self.now.setback = Setback::Lost("stalled");
         step
     }
 
@@ -72,16 +74,16 @@ impl Machine {
 
     fn may_replay(&self, role: LinkRole) -> bool {
         let again = match role {
-            LinkRole::Replica => self.work.replay != Replay::Never,
+            LinkRole::Replica => self.now.work.replay != Replay::Never,
             // Once: a statement that takes the primary down must not do so for ever.
             // Nor does a session go on as if nothing were missing that had left something in the process.
             LinkRole::Primary => {
-                self.work.replay == Replay::Read && self.pins.hold_nothing() && !self.traces.has(Traces::AUDIT)
+                self.now.work.replay == Replay::Read && self.pins.hold_nothing() && !self.traces.has(Traces::AUDIT)
             }
         };
         again
-            && self.work.reply == Reply::Held
-            && matches!(self.work.fate, Fate::Clean | Fate::Refused)
+            && self.now.work.reply == Reply::Held
+            && matches!(self.now.work.fate, Fate::Clean | Fate::Refused)
             && self.phase == Phase::Running
             // Its BEGIN was sent and is gone: a read done once more would run outside of the block, and so would the rest.
             && !matches!(self.block, Block::Primary)
@@ -96,20 +98,20 @@ impl Machine {
             block => block,
         };
         if self.phase == Phase::Running || role == LinkRole::Primary {
-            let refused = self.work.fate == Fate::Refused;
-            self.setback = Setback::Lost(if refused { self.refusal } else { "connection_lost" });
-            self.avoid.push(node);
+            let refused = self.now.work.fate == Fate::Refused;
+            self.now.setback = Setback::Lost(if refused { self.now.refusal } else { "connection_lost" });
+            self.now.avoid.push(node);
         }
         self.status = TransactionStatus::Idle;
         self.phase = Phase::Ready;
-        self.unit.reset();
+        self.now.unit.reset();
         Step::Retry
     }
 
     /// As far as the answers went that the client has.
     fn is_in_block(&self) -> bool {
         let open = matches!(self.block, Block::Primary | Block::Replica(_));
-        let acts = self.work.executed.iter().flat_map(|executed| &executed.verdict.acts);
+        let acts = self.now.work.executed.iter().flat_map(|executed| &executed.verdict.acts);
         acts.fold(open, |open, act| match act {
             Act::Begin(_) => true,
             Act::Commit { chain } | Act::Rollback { chain } => *chain,
@@ -119,19 +121,19 @@ impl Machine {
 
     /// The session goes on without what the connection held, and hears what became of its statement.
     fn survive(&mut self, error: ClientError, to_client: &mut Vec<u8>) -> Step {
-        let (running, end) = (self.work.begun, self.work.end);
-        let commits = self.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
+        let (running, end) = (self.now.work.begun, self.now.work.end);
+        let commits = self.now.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
         let in_block = self.is_in_block();
         self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
         self.status = TransactionStatus::Idle;
-        let owed = self.owed.take();
+        let owed = self.now.owed.take();
         self.take_back(owed, drop);
         self.statements.drop_portals();
         self.done();
         if running {
             backend::put_error(to_client, &ClientError { severity: "ERROR", ..error });
             if matches!(end, None | Some(End::Flush | End::Overlong)) {
-                self.work = Work::default();
+                self.now.work = Work::default();
                 self.phase = Phase::Skipping;
             } else {
                 backend::put_ready_for_query(to_client, self.client_status());

@@ -4,18 +4,15 @@
 
 use std::time::Duration;
 
-use smallvec::SmallVec;
-
 use super::audit::Audit;
+use super::desk::{Desk, UnderWay};
 use super::pins::Pins;
-use super::pipeline::Pipeline;
 use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
-use super::undo::Undo;
 use super::unit::{Reader, Refused, Texts, Unit};
 use super::vacate::Abroad;
-use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
 use crate::config::{ClusterConfig, RoutingConfig};
@@ -133,9 +130,7 @@ pub struct ServerIo<'a> {
 pub struct Machine {
     pub(super) id: u64,
     pub(super) phase: Phase,
-    pub(super) unit: Unit,
-    pub(super) work: Work,
-    pub(super) owed: Pipeline,
+    pub(super) now: Desk,
     pub(super) state: SessionState,
     /// The level where the session has set none.
     pub(super) configured: Consistency,
@@ -147,26 +142,8 @@ pub struct Machine {
     pub(super) pins: Pins,
     pub(super) audit: Option<Box<Audit>>,
     pub(super) traces: Traces,
-    pub(super) setback: Setback,
-    /// Nodes that failed to answer the unit at hand: it may fail on each of them once.
-    pub(super) avoid: SmallVec<[NodeId; 2]>,
-    /// Which observation of the replica the decision rests on.
-    pub(super) observation: u64,
-    pub(super) arrived: Option<u64>,
-    pub(super) decision: Option<routing::Reason>,
-    /// Server names in use by this unit and what the client calls them, for errors that name them.
-    pub(super) aliases: Vec<(u32, Box<[u8]>)>,
     /// The server connection that took sequence values for this session.
     pub(super) home: Option<u64>,
-    pub(super) finished: Option<Finished>,
-    pub(super) undo: Vec<Undo>,
-    pub(super) unit_start: usize,
-    /// A database that nobody may be connected to when the statement at hand arrives.
-    pub(super) abroad: Option<Abroad>,
-    /// Settings that the transaction at hand changed.
-    pub(super) touched: Vec<String>,
-    /// Why the last replica's answer was not used, for the metrics.
-    pub(super) refusal: &'static str,
     /// Nothing may follow a change of role, or DEALLOCATE in a pipeline, before it was seen to succeed.
     pub(super) awaited: Awaited,
 }
@@ -186,9 +163,7 @@ impl Machine {
         let mut machine = Machine {
             id,
             phase: Phase::Ready,
-            unit: Unit::new(),
-            work: Work::default(),
-            owed: Pipeline::default(),
+            now: Desk::default(),
             state: SessionState {
                 consistency: rules.routing.consistency,
                 route: RouteSetting::Auto,
@@ -205,19 +180,7 @@ impl Machine {
             pins: Pins::default(),
             audit: None,
             traces: Traces::default(),
-            setback: Setback::None,
-            avoid: SmallVec::new(),
-            observation: 0,
-            arrived: None,
-            decision: None,
-            aliases: Vec::new(),
             home: None,
-            finished: None,
-            undo: Vec::new(),
-            unit_start: 0,
-            abroad: None,
-            touched: Vec::new(),
-            refusal: "server_error",
             awaited: Awaited::Nothing,
         };
         if rules.session_pooling {
@@ -248,12 +211,28 @@ impl Machine {
         self.home = home;
     }
 
+    /// Nothing is under way, and there is no room for anything: call `resume` before anything else.
+    pub fn is_at_rest(&self) -> bool {
+        self.now.is_empty()
+    }
+
+    /// Room for what comes, new or from `rest` of any machine.
+    pub fn resume(&mut self, room: Box<UnderWay>) {
+        self.now.put(room);
+    }
+
+    /// Gives the room back if nothing is under way, nor to be tried once more.
+    pub fn rest(&mut self) -> Option<Box<UnderWay>> {
+        let rests = self.is_at_rest() || self.is_idle() && self.now.setback == Setback::None;
+        if rests { self.now.take() } else { None }
+    }
+
     /// Nothing is under way: no unit, no transaction block, nothing owed.
     pub fn is_idle(&self) -> bool {
         self.phase == Phase::Ready
             && matches!(self.block, Block::None)
             && self.status == TransactionStatus::Idle
-            && self.owed.is_empty()
+            && (self.is_at_rest() || self.now.unit.length == 0 && self.now.owed.is_empty())
     }
 
     /// The unit at hand was decided and has no server connection yet.
@@ -265,7 +244,7 @@ impl Machine {
     pub fn awaits_node(&self) -> bool {
         match self.phase {
             Phase::Running => {
-                self.work.end.is_some() && self.work.copy == CopyIn::None && self.work.from_client.left == 0
+                self.now.work.end.is_some() && self.now.work.copy == CopyIn::None && self.now.work.from_client.left == 0
             }
             Phase::Leaving | Phase::Routed(_) => true,
             Phase::Ready | Phase::Skipping => false,
@@ -275,49 +254,52 @@ impl Machine {
     /// The node at hand is at work for the client, and not at something of ours: what brings a connection to the session's
     /// state must not be cut short, or the client's statement behind it would run in another state.
     pub fn works_for(&self) -> WorksFor {
-        match self.owed.front() {
+        if self.is_at_rest() {
+            return WorksFor::Nobody;
+        }
+        match self.now.owed.front() {
             None => WorksFor::Nobody,
-            Some(_) if self.owed.begins_with_ours() => WorksFor::Us,
+            Some(_) if self.now.owed.begins_with_ours() => WorksFor::Us,
             Some(_) => WorksFor::Client,
         }
     }
 
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.
     pub fn holds_reply(&self) -> bool {
-        self.phase == Phase::Running && self.work.reply == Reply::Held
+        self.phase == Phase::Running && self.now.work.reply == Reply::Held
     }
 
     /// What comes from the node now is nobody's answer.
     pub fn discards_reply(&self) -> bool {
-        self.phase == Phase::Leaving || self.work.fate == Fate::Refused
+        self.phase == Phase::Leaving || self.now.work.fate == Fate::Refused
     }
 
     /// The loop could hold no more and sends on what it held: from now on the unit cannot be retried.
     pub fn reply_overflowed(&mut self) {
-        self.work.reply = Reply::Direct;
-        self.work.replay = Replay::Never;
+        self.now.work.reply = Reply::Direct;
+        self.now.work.replay = Replay::Never;
     }
 
     /// The loop must keep the client's bytes of this unit: they may be needed once more.
     pub fn keeps_request(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Leaving) && self.work.replay != Replay::Never
+        matches!(self.phase, Phase::Running | Phase::Leaving) && self.now.work.replay != Replay::Never
     }
 
     /// Which of the bytes that `on_client` took belong to the unit at hand. To be called when they leave the input: what
     /// the unit may still take then stands at the beginning of the next.
     pub fn of_unit<'i>(&mut self, taken: &'i [u8]) -> &'i [u8] {
-        let start = std::mem::take(&mut self.unit_start);
+        let start = std::mem::take(&mut self.now.unit_start);
         taken.get(start..).unwrap_or_default()
     }
 
     /// What must be looked after in other databases before what was just written leaves.
     pub fn take_abroad(&mut self) -> Option<Abroad> {
-        self.abroad.take()
+        self.now.abroad.take()
     }
 
     /// The unit that ended since the last call.
     pub fn take_finished(&mut self) -> Option<Finished> {
-        self.finished.take()
+        self.now.finished.take()
     }
 
     /// DDL of this session is under way, by what it sent so far.
@@ -327,13 +309,13 @@ impl Machine {
 
     pub(super) fn reader<'a>(&'a mut self, env: &'a mut Env<'_>) -> (&'a mut Unit, Reader<'a>) {
         let lexis = if self.settings.standard_lexis() { Lexis::Standard } else { Lexis::Unusual };
-        let refused = if self.setback == Setback::Refused(READ_ONLY) { Refused::AsWrite } else { Refused::No };
+        let refused = if self.now.setback == Setback::Refused(READ_ONLY) { Refused::AsWrite } else { Refused::No };
         let reader = Reader {
             texts: Texts { catalog: env.catalog, verdicts: env.verdicts, lexis, refused },
             statements: &mut self.statements,
             limit: env.rules.held_request,
         };
-        (&mut self.unit, reader)
+        (&mut self.now.unit, reader)
     }
 
     /// Takes the client's bytes from `input[*at..]` as far as it can.
@@ -372,27 +354,27 @@ impl Machine {
 
     /// The server connection cannot be had: another replica, or the primary. Call `on_client` again.
     pub fn on_lost_lease(&mut self, node: NodeId, why: &'static str) {
-        self.setback = Setback::Lost(why);
-        self.avoid.push(node);
+        self.now.setback = Setback::Lost(why);
+        self.now.avoid.push(node);
         self.reconsider();
     }
 
     /// Whether what the decision rests on was observed after a connection to the replica was opened that noted this
     /// number: one that was opened later may lead to a replica that crashed in between and came back older.
     pub fn has_observed(&self, probes_at_open: u64) -> bool {
-        self.observation > probes_at_open
+        self.now.observation > probes_at_open
     }
 
     /// The server connection came too early: what is known of the replica is older. Decide once more.
     pub fn reconsider(&mut self) {
         self.phase = Phase::Ready;
-        self.unit.reset();
+        self.now.unit.reset();
     }
 
     /// The server connection is here; the unit may be sent (call `on_client` again).
     /// `start` is where the unit begins in the input of that call: what stood in front of it may have gone meanwhile.
     pub fn on_lease(&mut self, start: usize, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
-        self.unit_start = start;
+        self.now.unit_start = start;
         self.status = TransactionStatus::Idle;
         self.begin(io, link);
     }

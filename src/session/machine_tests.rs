@@ -63,6 +63,14 @@ fn show(side: char, sign: char, mut bytes: &[u8], out: &mut Vec<String>) {
     assert!(bytes.is_empty(), "a message that is not whole");
 }
 
+/// Whatever a machine at rest leaves on its desk must not be missed.
+fn rest_and_resume(machine: &mut Machine) {
+    let room = machine.rest().unwrap_or_default();
+    if machine.is_at_rest() {
+        machine.resume(room);
+    }
+}
+
 /// A session's loop, as `run` is, on lines.
 struct Player {
     machine: Machine,
@@ -88,8 +96,10 @@ impl Player {
             session_pooling: false,
             user: "app".into(),
         };
+        let mut machine = Machine::new(1, &rules, SessionSettings::default());
+        machine.resume(Box::default());
         Player {
-            machine: Machine::new(1, &rules, SessionSettings::default()),
+            machine,
             rules,
             view: view(vec![replica(1, 500)]),
             verdicts: VerdictCache::new(1 << 20, 1 << 16),
@@ -102,6 +112,7 @@ impl Player {
     }
 
     fn ask<T>(&mut self, call: impl FnOnce(&mut Machine, Option<&mut Link<'_>>, &mut Env<'_>) -> T) -> T {
+        rest_and_resume(&mut self.machine);
         let mut catalog = Catalog::default();
         catalog.relations.entry("t".into()).or_default().push(Relation {
             schema: "public".into(),

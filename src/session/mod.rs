@@ -3,6 +3,7 @@
 
 pub mod audit;
 mod checkout;
+mod desk;
 mod emit;
 mod event;
 mod forward;
@@ -55,7 +56,7 @@ use crate::tls::Acceptor;
 use crate::worker::Worker;
 use cancel::{CancelOutcome, Cancels};
 use greetings::Greetings;
-use machine::{Rules, SessionEnd};
+use machine::Rules;
 use run::Session;
 use startup::{Startup, StartupRequest};
 
@@ -180,15 +181,7 @@ pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer
     worker.metrics.client_opened();
     // In a box that is dropped afterwards: ten thousand idle sessions must not keep the room that their logins took.
     if let Some(session) = Box::pin(admit(&worker, &shared, stream, &peer)).await {
-        let id = session.id();
-        let end = session.run().await;
-        match &end {
-            SessionEnd::Error(error) => {
-                info!(session = id, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
-            }
-            SessionEnd::Violation => info!(session = id, peer, "session ended: invalid message length"),
-            SessionEnd::Client | SessionEnd::Server => debug!(session = id, peer, ?end, "session ended"),
-        }
+        session.run(&peer).await;
     }
     worker.metrics.client_closed();
 }

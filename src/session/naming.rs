@@ -31,9 +31,9 @@ impl Machine {
         self.statements.named(name.as_bytes())?;
         let number = link.state.statements.spare();
         frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), b"\0\0\0");
-        self.owed.push(Owed::OurStandIn(number));
+        self.now.owed.push(Owed::OurStandIn(number));
         link.state.orphans.push(number);
-        self.aliases.push((number, name.as_bytes().into()));
+        self.now.aliases.push((number, name.as_bytes().into()));
         Some(format!("DEALLOCATE {}", server_name(number)))
     }
 
@@ -55,7 +55,7 @@ impl Machine {
             }
             let number = self.claim(key, io, link, env);
             frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
-            self.aliases.push((number, parse.name.into()));
+            self.now.aliases.push((number, parse.name.into()));
         }
         let statement = Statement {
             key,
@@ -65,10 +65,10 @@ impl Machine {
             edition: env.verdicts.edition(env.catalog),
         };
         self.statements.insert(parse.name, statement);
-        if self.work.replay != Replay::Never {
-            self.undo.push(Undo::Parsed(parse.name.into()));
+        if self.now.work.replay != Replay::Never {
+            self.now.undo.push(Undo::Parsed(parse.name.into()));
         }
-        self.owed.push(Owed::Parse(Parsed::Named { name: parse.name.into(), key }));
+        self.now.owed.push(Owed::Parse(Parsed::Named { name: parse.name.into(), key }));
     }
 
     /// A number for a statement on this connection; the least recently used one makes room.
@@ -87,7 +87,7 @@ impl Machine {
 
     pub(super) fn close_on_server(&mut self, number: u32, io: &mut ClientIo<'_>) {
         frontend::put_statement(io.to_server.put(), b'C', server_name(number).as_bytes());
-        self.owed.push(Owed::OurClose(Some(number)));
+        self.now.owed.push(Owed::OurClose(Some(number)));
     }
 
     /// The number that a statement of the session has on this connection, after preparing it if need be.
@@ -108,12 +108,12 @@ impl Machine {
                 let number = self.claim(key, io, link, env);
                 let statement = self.statements.named(name)?;
                 frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), &statement.rest);
-                self.owed.push(Owed::OurParse(key));
+                self.now.owed.push(Owed::OurParse(key));
                 number
             }
         };
-        if !self.aliases.iter().any(|(known, _)| *known == number) {
-            self.aliases.push((number, name.into()));
+        if !self.now.aliases.iter().any(|(known, _)| *known == number) {
+            self.now.aliases.push((number, name.into()));
         }
         Some(number)
     }
@@ -124,13 +124,13 @@ impl Machine {
             Some((key, rest, _)) => {
                 if link.state.unnamed != Some(key) {
                     frontend::put_parse(io.to_server.put(), b"", rest);
-                    self.owed.push(Owed::OurUnnamed);
+                    self.now.owed.push(Owed::OurUnnamed);
                     link.state.unnamed = Some(key);
                 }
             }
             None if link.state.unnamed.is_some() => {
                 frontend::put_statement(io.to_server.put(), b'C', b"");
-                self.owed.push(Owed::OurClose(None));
+                self.now.owed.push(Owed::OurClose(None));
                 link.state.unnamed = None;
             }
             None => {}
@@ -174,7 +174,7 @@ impl Machine {
         if !names || self.own_names(link) || self.status == TransactionStatus::Failed {
             return;
         }
-        if self.owed.is_empty() && self.status == TransactionStatus::InTransaction {
+        if self.now.owed.is_empty() && self.status == TransactionStatus::InTransaction {
             return self.take_own_names(io, link);
         }
         // A Sync of ours would commit what the client's pipeline did so far.
@@ -183,7 +183,7 @@ impl Machine {
         }
         for (name, statement) in self.statements.all() {
             frontend::put_parse(io.to_server.put(), name, &statement.rest);
-            self.owed.push(Owed::OurParse(statement.key));
+            self.now.owed.push(Owed::OurParse(statement.key));
         }
         self.traces.add(Traces::OWN_NAMES);
         self.pins.insert(Pin::SqlPrepare);
@@ -197,13 +197,13 @@ impl Machine {
         }
         let out = io.to_server.put();
         frontend::message(out, b'S', |_| {});
-        self.owed.push(Owed::Ours(Ours::Discard));
+        self.now.owed.push(Owed::Ours(Ours::Discard));
         // Each for itself: one that cannot be prepared any more must not take the others with it.
         for (name, statement) in self.statements.all() {
             frontend::put_parse(out, name, &statement.rest);
             frontend::message(out, b'S', |_| {});
-            self.owed.push(Owed::OurParse(statement.key));
-            self.owed.push(Owed::Ours(Ours::Discard));
+            self.now.owed.push(Owed::OurParse(statement.key));
+            self.now.owed.push(Owed::Ours(Ours::Discard));
         }
         self.traces.add(Traces::OWN_NAMES);
         self.pins.insert(Pin::SqlPrepare);

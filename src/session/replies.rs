@@ -38,13 +38,13 @@ impl Machine {
         env: &mut Env<'_>,
     ) -> Result<Step, FrameError> {
         while *at < input.len() {
-            let left = self.work.from_server.left.min(input.len() - *at);
+            let left = self.now.work.from_server.left.min(input.len() - *at);
             if left > 0 {
-                if self.work.from_server.forward == Forward::Pass {
+                if self.now.work.from_server.forward == Forward::Pass {
                     io.to_client.pass(*at..*at + left);
                 }
                 *at += left;
-                self.work.from_server.left -= left;
+                self.now.work.from_server.left -= left;
                 continue;
             }
             let Some(header) = frame::header(&input[*at..])? else {
@@ -65,9 +65,9 @@ impl Machine {
                 Fare::Pass => {
                     self.forwarded();
                     io.to_client.pass(range);
-                    self.work.from_server = Piecemeal { left, forward: Forward::Pass };
+                    self.now.work.from_server = Piecemeal { left, forward: Forward::Pass };
                 }
-                Fare::Drop => self.work.from_server = Piecemeal { left, forward: Forward::Drop },
+                Fare::Drop => self.now.work.from_server = Piecemeal { left, forward: Forward::Drop },
                 Fare::Replaced => {}
                 Fare::End(end) => return Ok(Step::Close(end)),
                 Fare::Ready(status) => {
@@ -82,15 +82,15 @@ impl Machine {
 
     /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
     fn forwarded(&mut self) {
-        if self.work.reply == Reply::Direct {
-            self.work.replay = Replay::Never;
+        if self.now.work.reply == Reply::Direct {
+            self.now.work.replay = Replay::Never;
         }
     }
 
     fn must_be_whole(&self, tag: u8) -> bool {
         match tag {
             b'E' | b'S' | b'Z' => true,
-            b'D' => matches!(self.owed.front(), Some(Owed::Ours(_))),
+            b'D' => matches!(self.now.owed.front(), Some(Owed::Ours(_))),
             _ => false,
         }
     }
@@ -104,7 +104,7 @@ impl Machine {
         env: &Env<'_>,
     ) -> Fare {
         let ours = matches!(
-            self.owed.front(),
+            self.now.owed.front(),
             Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed | Owed::OurStandIn(_))
         );
         match tag {
@@ -116,21 +116,21 @@ impl Machine {
             }
             b'D' | b'd' | b't' | b'N' | b'H' | b'c' | b'V' | b'W' => Fare::Pass,
             b'C' | b'I' | b's' => {
-                if let Some(Owed::Execute(verdict)) = self.owed.front() {
+                if let Some(Owed::Execute(verdict)) = self.now.owed.front() {
                     let verdict = verdict.clone();
-                    self.owed.pop();
+                    self.now.owed.pop();
                     verdict.into_iter().for_each(|verdict| self.executed(verdict, link));
                 }
                 Fare::Pass
             }
             b'T' | b'n' => {
-                if matches!(self.owed.front(), Some(Owed::DescribeStatement | Owed::DescribePortal)) {
-                    self.owed.pop();
+                if matches!(self.now.owed.front(), Some(Owed::DescribeStatement | Owed::DescribePortal)) {
+                    self.now.owed.pop();
                 }
                 Fare::Pass
             }
             b'1' | b'2' | b'3' => {
-                self.owed.pop();
+                self.now.owed.pop();
                 if ours { Fare::Drop } else { Fare::Pass }
             }
             b'G' => {
@@ -155,10 +155,10 @@ impl Machine {
     }
 
     fn on_copy_in(&mut self) {
-        self.work.copy = match self.owed.front() {
+        self.now.work.copy = match self.now.owed.front() {
             Some(Owed::Execute(_)) => {
-                if self.owed.drop_sync_behind_execute() {
-                    self.work.end = None;
+                if self.now.owed.drop_sync_behind_execute() {
+                    self.now.work.end = None;
                 }
                 CopyIn::Extended
             }
@@ -177,19 +177,19 @@ impl Machine {
             None => link.parameters.push((name_text.into_owned(), value.into_owned())),
         }
         let hidden = name == b"in_hot_standby" || Machine::on_replica(link);
-        let told = self.traces.has(Traces::TELL) && matches!(self.owed.front(), Some(Owed::Ours(Ours::Settings)));
+        let told = self.traces.has(Traces::TELL) && matches!(self.now.owed.front(), Some(Owed::Ours(Ours::Settings)));
         if hidden || (ours && !told) { Fare::Drop } else { Fare::Pass }
     }
 
     fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
-        self.work.copy = CopyIn::None;
-        if self.awaited == Awaited::Forgetting && !matches!(self.owed.front(), Some(Owed::Ours(_))) {
+        self.now.work.copy = CopyIn::None;
+        if self.awaited == Awaited::Forgetting && !matches!(self.now.owed.front(), Some(Owed::Ours(_))) {
             self.awaited = Awaited::Nothing;
         }
-        if let Some(Owed::Ours(ours)) = self.owed.front() {
+        if let Some(Owed::Ours(ours)) = self.now.owed.front() {
             return self.on_own_error(*ours, body, io, link);
         }
-        if self.owed.fails_alone() {
+        if self.now.owed.fails_alone() {
             // It cannot be prepared any more; should the client use it, the server says that it is not there.
             self.on_skip(link);
             return Fare::Drop;
@@ -203,20 +203,20 @@ impl Machine {
         }
         // The primary's word counts, unless it is its last.
         let matters = !Machine::on_replica(link) && !ended;
-        let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
-        self.work.fate = match (held, ended) {
+        let held = self.now.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
+        self.now.work.fate = match (held, ended) {
             (true, _) => Fate::Refused,
             (false, true) => Fate::Ended,
             (false, false) => Fate::Failed,
         };
-        self.refusal = refusal(sqlstate);
-        if !matches!(self.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
+        self.now.refusal = refusal(sqlstate);
+        if !matches!(self.now.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
             self.on_skip(link);
         }
         if held {
             return Fare::Drop;
         }
-        for (number, name) in &self.aliases {
+        for (number, name) in &self.now.aliases {
             let server = format!("\"{}\"", server_name(*number));
             if memchr::memmem::find(body, server.as_bytes()).is_some() {
                 let client = [b"\"", &**name, b"\""].concat();
@@ -240,7 +240,7 @@ impl Machine {
         }
         link.state.spoiled = true;
         if Machine::on_replica(link) {
-            self.work.fate = Fate::Refused;
+            self.now.work.fate = Fate::Refused;
             return Fare::Drop;
         }
         // The connection is not what the session needs, and what was sent behind must not count: this is the end.
@@ -257,7 +257,7 @@ impl Machine {
         link: &mut Link<'_>,
         env: &mut Env<'_>,
     ) -> Option<Step> {
-        while let Some(owed) = self.owed.pop() {
+        while let Some(owed) = self.now.owed.pop() {
             match owed {
                 Owed::Ours(ours) => return self.on_own_ready(ours, status, io, link, env),
                 Owed::Query(verdict) => {
@@ -291,7 +291,7 @@ impl Machine {
             Ours::Begin | Ours::Doom | Ours::Discard => None,
             Ours::Rollback => {
                 self.phase = Phase::Ready;
-                self.unit.reset();
+                self.now.unit.reset();
                 Some(Step::Retry)
             }
             Ours::Audit => Some(self.on_audited(io, link, env)),
@@ -307,8 +307,8 @@ impl Machine {
         env: &mut Env<'_>,
     ) -> Option<Step> {
         self.status = status;
-        self.work.copy = CopyIn::None;
-        if self.work.fate == Fate::Refused {
+        self.now.work.copy = CopyIn::None;
+        if self.now.work.fate == Fate::Refused {
             return Some(self.refuse(io, link));
         }
         io.to_client.pass(range);
@@ -319,19 +319,19 @@ impl Machine {
     fn refuse(&mut self, io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Step {
         io.to_client.clear();
         self.undo();
-        self.setback = Setback::Refused(self.refusal);
+        self.now.setback = Setback::Refused(self.now.refusal);
         if let Block::Replica(announced) = std::mem::take(&mut self.block) {
             self.block = Block::Announced(announced);
         }
         if self.status != TransactionStatus::Idle {
             link.state.unnamed = None;
             frontend::put_query(io.to_server, b"ROLLBACK");
-            self.owed.push(Owed::Ours(Ours::Rollback));
+            self.now.owed.push(Owed::Ours(Ours::Rollback));
             self.phase = Phase::Leaving;
             return Step::AwaitReply;
         }
         self.phase = Phase::Ready;
-        self.unit.reset();
+        self.now.unit.reset();
         Step::Retry
     }
 }

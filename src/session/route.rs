@@ -28,7 +28,7 @@ impl Machine {
         link: Option<&mut Link<'_>>,
         env: &mut Env<'_>,
     ) -> Result<Option<Step>, FrameError> {
-        if self.unit.length == 0 {
+        if self.now.unit.length == 0 {
             self.pass_rest(input, at, io);
             *at += unit::stray(&input[*at..]);
             if *at == input.len() {
@@ -42,19 +42,19 @@ impl Machine {
         if self.is_direct()
             && let Some(link) = link
         {
-            self.unit.reset();
-            self.decision = Some(routing::Reason::ExplicitTransaction);
+            self.now.unit.reset();
+            self.now.decision = Some(routing::Reason::ExplicitTransaction);
             self.begin(io, link);
             return Ok(None);
         }
-        self.arrived.get_or_insert(env.ticket);
-        self.unit_start = *at;
+        self.now.arrived.get_or_insert(env.ticket);
+        self.now.unit_start = *at;
         let (unit, mut reader) = self.reader(env);
         let end = match unit.read(&input[*at..], &mut reader)? {
             Progress::Incomplete => {
-                if self.unit.trivial {
+                if !self.now.unit.needs_node {
                     // Nothing was asked yet.
-                    self.arrived = None;
+                    self.now.arrived = None;
                 }
                 return Ok(Some(Step::ReadMore));
             }
@@ -64,7 +64,7 @@ impl Machine {
             return Ok(Some(Step::Close(SessionEnd::Client)));
         }
         if self.answer_here(&input[*at..], end, io) {
-            *at += self.unit.length;
+            *at += self.now.unit.length;
             self.end_unit();
             return Ok(None);
         }
@@ -88,7 +88,7 @@ impl Machine {
         link: Option<&mut Link<'_>>,
         env: &mut Env<'_>,
     ) -> Option<Step> {
-        let verdict = self.unit.verdict();
+        let verdict = self.now.unit.verdict();
         if let Reason::UnsafeSetting(name) = &verdict.reason
             && let Some(own) = name.strip_prefix("pgweir.")
             && !self.publish_setting(own, env)
@@ -99,23 +99,23 @@ impl Machine {
         match target {
             Target::Wait(longest) => return Some(Step::AwaitReplica(longest)),
             Target::Refuse => {
-                self.decision = Some(reason);
+                self.now.decision = Some(reason);
                 self.phase = Phase::Routed(Target::Refuse);
                 return Some(Step::Checkout(Target::Refuse));
             }
             Target::Primary | Target::Replica(_) => {}
         }
-        self.decision = Some(reason);
-        self.work = Work::default();
+        self.now.decision = Some(reason);
+        self.now.work = Work::default();
         let autocommit_read = verdict.effect == Effect::Read && matches!(end, End::Query | End::Sync);
         if autocommit_read && !matches!(self.block, Block::Primary) {
-            self.work.replay = if self.setback == Setback::None { Replay::Read } else { Replay::Again };
+            self.now.work.replay = if self.now.setback == Setback::None { Replay::Read } else { Replay::Again };
         }
         if let Target::Replica(_) = target {
-            self.work.replay = Replay::Read;
+            self.now.work.replay = Replay::Read;
         }
-        if self.work.replay != Replay::Never {
-            self.work.reply = Reply::Held;
+        if self.now.work.replay != Replay::Never {
+            self.now.work.reply = Reply::Held;
         }
         let Some(link) = link else {
             self.phase = Phase::Routed(target);
@@ -166,8 +166,8 @@ impl Machine {
         let named = self.traces.has(Traces::OWN_NAMES);
         self.state.reads_pinned = named || self.pins.hold_reads() || self.settings.refused_by_replicas();
         // A block on a replica stays movable only while plain reads run in it.
-        let fixed = self.unit.portal && self.state.transaction != Transaction::None;
-        if matches!(self.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
+        let fixed = self.now.unit.portal && self.state.transaction != Transaction::None;
+        if matches!(self.now.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
             return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
         }
         if verdict.effect != Effect::Read && matches!(self.block, Block::Replica(_)) && !ends_block(verdict) {
@@ -179,15 +179,15 @@ impl Machine {
             session: &self.state,
             catalog: env.catalog_current.then_some(env.catalog.position),
             sample: env.sample,
-            arrived: self.arrived.unwrap_or(env.ticket),
+            arrived: self.now.arrived.unwrap_or(env.ticket),
             global: env.global,
             waited: env.waited,
             dice: env.dice,
-            avoid: &self.avoid,
+            avoid: &self.now.avoid,
         };
         let decision = routing::decide(&request, env.view, &env.rules.routing, &env.rules.cluster);
         if let Target::Replica(node) = decision.target {
-            self.observation = env.view.node(node).map_or(0, |node| node.observation);
+            self.now.observation = env.view.node(node).map_or(0, |node| node.observation);
         }
         (decision.target, decision.reason)
     }
@@ -207,8 +207,8 @@ impl Machine {
     /// Each Query of ours destroys the unnamed statement there, as the manual says of any simple Query.
     pub(super) fn begin(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         self.phase = Phase::Running;
-        if self.unit.length == 0 {
-            self.work = Work::default();
+        if self.now.unit.length == 0 {
+            self.now.work = Work::default();
         }
         if self.status == TransactionStatus::Idle {
             self.prepare(io, link);
@@ -227,7 +227,7 @@ impl Machine {
         if let Some(announced) = begins {
             link.state.unnamed = None;
             frontend::put_query(io.to_server.put(), &announced.text);
-            self.owed.push(Owed::Ours(Ours::Begin));
+            self.now.owed.push(Owed::Ours(Ours::Begin));
             self.block = match link.role {
                 LinkRole::Primary => Block::Primary,
                 LinkRole::Replica => Block::Replica(announced),
@@ -242,7 +242,7 @@ impl Machine {
     fn doom(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         link.state.unnamed = None;
         frontend::put_query(io.to_server.put(), b"BEGIN;ROLLBACK TO pgweir_lost");
-        self.owed.push(Owed::Ours(Ours::Doom));
+        self.now.owed.push(Owed::Ours(Ours::Doom));
         self.block = Block::Primary;
     }
 
@@ -251,13 +251,13 @@ impl Machine {
         if link.state.sequences.is_some_and(|session| session != self.id) {
             link.state.unnamed = None;
             frontend::put_query(io.to_server.put(), b"DISCARD SEQUENCES");
-            self.owed.push(Owed::Ours(Ours::Discard));
+            self.now.owed.push(Owed::Ours(Ours::Discard));
             link.state.sequences = None;
         }
         if link.state.opaque.is_some_and(|session| session != self.id) {
             link.state.unnamed = None;
             frontend::put_query(io.to_server.put(), b"RESET ALL");
-            self.owed.push(Owed::Ours(Ours::Discard));
+            self.now.owed.push(Owed::Ours(Ours::Discard));
             link.state.opaque = None;
             // RESET ALL leaves whoever the session was.
             let kept = |name: &str| matches!(name, "role" | "session_authorization");
@@ -270,10 +270,10 @@ impl Machine {
                 self.close_on_server(number, io);
             }
             frontend::message(io.to_server.put(), b'S', |_| {});
-            self.owed.push(Owed::Ours(Ours::Discard));
+            self.now.owed.push(Owed::Ours(Ours::Discard));
         }
         let own_names = link.role == LinkRole::Primary && self.traces.has(Traces::OWN_NAMES);
-        if self.unit.names_statements == NamesStatements::Yes && !own_names {
+        if self.now.unit.names_statements == NamesStatements::Yes && !own_names {
             self.take_own_names(io, link);
         }
         let wanted = self.settings.current();
@@ -288,7 +288,7 @@ impl Machine {
         }
         link.state.unnamed = None;
         io.to_server.put().extend_from_slice(&query);
-        self.owed.push(Owed::Ours(Ours::Settings));
+        self.now.owed.push(Owed::Ours(Ours::Settings));
         self.awaited = if sync == Sync::First { Awaited::Settings } else { Awaited::Nothing };
     }
 
@@ -299,18 +299,18 @@ impl Machine {
             self.block = Block::Announced(announced);
         }
         frontend::put_query(io.to_server.put(), b"ROLLBACK");
-        self.owed.push(Owed::Ours(Ours::Rollback));
-        self.setback = Setback::Refused("moved");
+        self.now.owed.push(Owed::Ours(Ours::Rollback));
+        self.now.setback = Setback::Refused("moved");
         self.phase = Phase::Leaving;
     }
 
     pub(super) fn end_unit(&mut self) {
-        self.unit.reset();
-        self.arrived = None;
-        self.setback = Setback::None;
-        self.avoid.clear();
-        self.undo.clear();
-        self.aliases.clear();
+        self.now.unit.reset();
+        self.now.arrived = None;
+        self.now.setback = Setback::None;
+        self.now.avoid.clear();
+        self.now.undo.clear();
+        self.now.aliases.clear();
     }
 
     /// Notes that the catalog may change; the loop tells the catalog before the bytes leave.

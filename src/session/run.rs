@@ -5,10 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tracing::{debug, info};
+
 use super::Shared;
 use super::cancel::CancelRegistration;
 use super::checkout::Answer;
-use super::event::Event;
+use super::event::{Event, Waiting};
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, SessionEnd, Step};
 use super::pins::Pins;
 use super::relay::Outbox;
@@ -33,15 +35,6 @@ pub(super) const PRIMARY_LOST: Duration = Duration::from_millis(50);
 
 /// A client that closed its side hears the answers that come within this time.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// A unit waits for a replica or a primary.
-pub(super) struct Waiting {
-    pub since: Instant,
-    pub longest: Duration,
-    /// The clock alone may make it worth looking again.
-    pub look_again: Option<Instant>,
-    pub timer: Option<Timer>,
-}
 
 /// Whether the client may still say something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +67,9 @@ pub struct Session {
     pub(super) tally: Tally,
     /// A pinned connection waits here while a read runs on a replica.
     pub(super) parked: Option<Lease>,
-    pub(super) waiter: Option<(Target, Waiter)>,
-    pub(super) waiting: Option<Waiting>,
+    /// These two are rare, and large beside what a session at rest is.
+    pub(super) waiter: Option<Box<(Target, Waiter)>>,
+    pub(super) waiting: Option<Box<Waiting>>,
     pub(super) stall: Option<Stall>,
     /// Counts what was exchanged with server connections.
     pub(super) heard: u32,
@@ -93,7 +87,6 @@ pub struct Session {
     pub(super) request: Vec<u8>,
     /// A replica's reply, while another node may still be asked.
     pub(super) reply: Vec<u8>,
-    pub(super) database: Arc<str>,
     pub(super) credentials: Credentials,
     pub(super) pools: Vec<(NodeId, Arc<Pool>)>,
     /// What a transaction under way changes that all databases share, and the catalogs that were told of it.
@@ -109,15 +102,14 @@ impl Session {
     }
 
     /// Until the client goes, the node ends it, or something is wrong beyond repair.
-    pub async fn run(mut self: Box<Self>) -> SessionEnd {
+    pub async fn run(mut self: Box<Self>, peer: &str) {
         let end = loop {
             let event = poll_fn(|cx| self.poll_event(cx)).await;
             if let Err(end) = self.on_event(event) {
                 break end;
             }
         };
-        Box::pin(self.finish(&end)).await;
-        end
+        Box::pin(self.finish(end, peer)).await;
     }
 
     fn awaits_node(&self) -> bool {
@@ -125,8 +117,25 @@ impl Session {
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
+        if self.machine.is_at_rest() {
+            self.machine.resume(self.worker.take_desk());
+        }
         self.handle(event)?;
+        self.rest();
         if self.client_side != ClientSide::Open && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
+    }
+
+    /// What only a session that does something needs goes back to the worker.
+    fn rest(&mut self) {
+        if self.lease.is_some() || self.waiter.is_some() || !self.inbox.is_empty() {
+            return;
+        }
+        if let Some(room) = self.machine.rest() {
+            self.worker.put_desk(room);
+            if self.request.capacity() > 0 {
+                self.worker.put_buffer(std::mem::take(&mut self.request));
+            }
+        }
     }
 
     fn handle(&mut self, event: Event) -> Result<(), SessionEnd> {
@@ -206,6 +215,9 @@ impl Session {
         }
         let of_unit = self.machine.of_unit(&input[..at]);
         if self.machine.keeps_request() && self.request.is_empty() {
+            if self.request.capacity() == 0 {
+                self.request = self.worker.take_buffer();
+            }
             self.request.extend_from_slice(of_unit);
         }
         self.send_server(io.to_server.bytes());
@@ -285,28 +297,6 @@ impl Session {
         }
     }
 
-    /// The unit is decided anew at the next change of what we know, or after so long.
-    pub(super) fn await_change(&mut self, longest: Duration, look_again: Option<Instant>) {
-        self.shared.cluster.want_sample();
-        self.shared.cluster.want_replay();
-        match &mut self.waiting {
-            Some(waiting) => {
-                waiting.longest = longest;
-                waiting.look_again = look_again;
-            }
-            None => {
-                self.waiting = Some(Waiting { since: Instant::now(), longest, look_again, timer: None });
-            }
-        }
-    }
-
-    /// Whatever the unit waited for has come, or is waited for no more.
-    pub(super) fn end_waiting(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
-            self.worker.metrics.floor_wait(waiting.since.elapsed());
-        }
-    }
-
     pub(super) fn count_holdings(&mut self) {
         let (pins, statements) = (self.machine.pins(), self.machine.statements.len());
         self.tally.count(&self.worker.metrics, pins, statements);
@@ -342,8 +332,16 @@ impl Session {
     }
 
     /// Last words, then the connections are given back or closed.
-    async fn finish(&mut self, end: &SessionEnd) {
-        if let SessionEnd::Error(error) = end {
+    async fn finish(mut self: Box<Self>, end: SessionEnd, peer: &str) {
+        let session = self.id;
+        match &end {
+            SessionEnd::Error(error) => {
+                info!(session, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
+            }
+            SessionEnd::Violation => info!(session, peer, "session ended: invalid message length"),
+            SessionEnd::Client | SessionEnd::Server => debug!(session, peer, ?end, "session ended"),
+        }
+        if let SessionEnd::Error(error) = &end {
             self.count_error(error);
             let mut words = Vec::new();
             backend::put_error(&mut words, &ClientError { severity: "FATAL", ..error.clone() });
@@ -356,7 +354,7 @@ impl Session {
         self.retire_leases();
         self.leave_home();
         self.tally.count(&self.worker.metrics, Pins::default(), 0);
-        if *end != SessionEnd::Client || !self.client_out.is_empty() {
+        if end != SessionEnd::Client || !self.client_out.is_empty() {
             let patience = Duration::from_secs(1);
             let unsent = std::mem::take(&mut self.client_out);
             let _ = tokio::time::timeout(patience, async {

@@ -24,7 +24,7 @@ impl Machine {
         env: &mut Env<'_>,
     ) -> Option<Step> {
         self.note_position(link, env);
-        let executed = std::mem::take(&mut self.work.executed);
+        let executed = std::mem::take(&mut self.now.work.executed);
         let truth = self.truth(&executed, status);
         for executed in &executed {
             self.account(executed, truth, link);
@@ -39,19 +39,19 @@ impl Machine {
         }
         self.block = Block::None;
         self.statements.drop_portals();
-        if self.work.from_client.left > 0 {
+        if self.now.work.from_client.left > 0 {
             return Some(self.settle_cut(link));
         }
         if self.traces.has(Traces::AUDIT) && link.role == LinkRole::Primary {
             self.traces.remove(Traces::AUDIT);
             self.audit = Some(Box::new(Audit::new(&env.rules.user)));
             let known = self.settings.current().keys().map(|name| &**name);
-            let query = audit::query(known.chain(self.touched.iter().map(String::as_str)));
+            let query = audit::query(known.chain(self.now.touched.iter().map(String::as_str)));
             link.state.unnamed = None;
             frontend::put_query(io.to_server, query.as_bytes());
-            self.touched.clear();
-            self.owed.push(Owed::Ours(Ours::Audit));
-            self.work = Work { end: Some(End::Query), ..Work::default() };
+            self.now.touched.clear();
+            self.now.owed.push(Owed::Ours(Ours::Audit));
+            self.now.work = Work { end: Some(End::Query), ..Work::default() };
             return None;
         }
         self.traces.remove(Traces::DDL);
@@ -63,7 +63,7 @@ impl Machine {
     fn settle_cut(&mut self, link: &mut Link<'_>) -> Step {
         if self.pins.is_empty() {
             link.state.spoiled = true;
-            self.work.from_client.forward = Forward::Drop;
+            self.now.work.from_client.forward = Forward::Drop;
             self.traces.remove(Traces::AUDIT);
             self.traces.remove(Traces::DDL);
         }
@@ -79,17 +79,17 @@ impl Machine {
     pub(super) fn done(&mut self) {
         self.phase = Phase::Ready;
         // A row of a COPY that failed may still be on its way.
-        self.work = Work { from_client: self.work.from_client, ..Work::default() };
+        self.now.work = Work { from_client: self.now.work.from_client, ..Work::default() };
         self.end_unit();
     }
 
     fn report(&mut self, link: &Link<'_>, _env: &Env<'_>) {
-        let statements = self.unit.texts.iter().map(|verdict| verdict.statements).sum();
-        self.finished = Some(Finished {
+        let statements = self.now.unit.texts.iter().map(|verdict| verdict.statements).sum();
+        self.now.finished = Some(Finished {
             replica: (link.role == LinkRole::Replica).then_some(link.node),
-            reason: self.decision.take(),
+            reason: self.now.decision.take(),
             statements,
-            setback: match self.setback {
+            setback: match self.now.setback {
                 Setback::None => None,
                 Setback::Lost(why) | Setback::Refused(why) => Some(why),
             },
@@ -121,7 +121,7 @@ impl Machine {
     /// The execution of a text is over. Statements that it forgot are forgotten at once, since more may be prepared behind
     /// it; everything else waits for the end of the unit.
     pub(super) fn executed(&mut self, verdict: Rc<Verdict>, link: &mut Link<'_>) {
-        let failed = self.work.fate == Fate::Failed;
+        let failed = self.now.work.fate == Fate::Failed;
         for act in verdict.acts.iter().filter(|act| act.forgets_statements()) {
             self.awaited = Awaited::Nothing;
             match (failed, verdict.statements, act) {
@@ -134,14 +134,15 @@ impl Machine {
                 (false, ..) => self.forget_statements(act, link),
             }
         }
-        self.work.executed.push(Executed { verdict, fate: self.work.fate });
+        let work = &mut self.now.work;
+        work.executed.push(Executed { verdict, fate: work.fate });
     }
 
     fn forget_statements(&mut self, act: &Act, link: &mut Link<'_>) {
         if let Act::Deallocate { name } = act {
             match self.statements.remove(name.as_bytes()) {
                 // The one that was made for this is gone with it.
-                Some(_) => link.state.orphans.retain(|orphan| !self.aliases.iter().any(|alias| alias.0 == *orphan)),
+                Some(_) => link.state.orphans.retain(|orphan| !self.now.aliases.iter().any(|alias| alias.0 == *orphan)),
                 None => self.traces.add(Traces::AUDIT),
             }
             return;
@@ -158,7 +159,7 @@ impl Machine {
         let mut acts = executed.iter().flat_map(|executed| &executed.verdict.acts);
         let in_block = status != TransactionStatus::Idle || !matches!(self.block, Block::None);
         let mixed = acts.any(|act| matches!(act, Act::Begin(_) | Act::Commit { .. } | Act::Rollback { .. }));
-        if in_block || mixed || self.work.fate == Fate::Failed { Truth::Asked } else { Truth::Told }
+        if in_block || mixed || self.now.work.fate == Fate::Failed { Truth::Asked } else { Truth::Told }
     }
 
     /// One text that was executed.
@@ -180,7 +181,7 @@ impl Machine {
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if truth == Truth::Asked => {
                     self.traces.add(Traces::AUDIT);
                     if let Act::Set { name, .. } = act {
-                        self.touched.push(name.clone());
+                        self.now.touched.push(name.clone());
                     }
                 }
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll => self.change_settings(act, link),

@@ -48,8 +48,8 @@ impl Session {
 
     /// The replica that a read waits for, if it could still be run elsewhere.
     fn owing_replica(&self) -> Option<NodeId> {
-        if let Some((Target::Replica(node), _)) = self.waiter {
-            return Some(node);
+        if let Some((Target::Replica(node), _)) = self.waiter.as_deref() {
+            return Some(*node);
         }
         let owes = self.machine.holds_reply() && self.machine.awaits_node();
         self.lease.as_ref().filter(|lease| owes && is_replica(lease)).map(|lease| lease.node)
@@ -63,7 +63,7 @@ impl Session {
 
     /// The read is asked elsewhere. A server process that lives after all is told to stop.
     pub(super) fn on_stalled(&mut self) -> Result<(), SessionEnd> {
-        if let Some((Target::Replica(node), _)) = self.waiter {
+        if let Some(&(Target::Replica(node), _)) = self.waiter.as_deref() {
             self.waiter = None;
             self.machine.on_lost_lease(node, "stalled");
             return self.feed_inbox();

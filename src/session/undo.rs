@@ -21,19 +21,19 @@ impl Machine {
     /// The unnamed statement is about to be another one, or none. What it was is kept if a message before this one may
     /// still fail, and this one be ignored with it.
     pub(super) fn forget_unnamed(&mut self) {
-        if self.owed.is_empty() {
+        if self.now.owed.is_empty() {
             self.statements.drop_unnamed();
         } else {
-            self.undo.push(Undo::Unnamed(self.statements.take_unnamed()));
+            self.now.undo.push(Undo::Unnamed(self.statements.take_unnamed()));
         }
     }
 
     /// An error in the extended protocol: nothing up to Sync will be answered, nothing in it was prepared.
     pub(super) fn on_skip(&mut self, link: &mut Link<'_>) {
-        let skipped: Vec<Owed> = self.owed.skip_to_sync().collect();
-        if self.owed.is_empty() {
-            self.work.end = None;
-            self.work.skipping = true;
+        let skipped: Vec<Owed> = self.now.owed.skip_to_sync().collect();
+        if self.now.owed.is_empty() {
+            self.now.work.end = None;
+            self.now.work.skipping = true;
         }
         self.take_back(skipped, |owed| take_back_on_server(owed, link));
     }
@@ -45,21 +45,23 @@ impl Machine {
             let last = match &owed {
                 Owed::Parse(Parsed::Named { name, .. }) => {
                     self.statements.remove(name);
-                    self.undo.iter().rposition(|undo| matches!(undo, Undo::Parsed(new) if new == name))
+                    self.now.undo.iter().rposition(|undo| matches!(undo, Undo::Parsed(new) if new == name))
                 }
-                Owed::Close(Closed::Statement) => self.undo.iter().rposition(|undo| matches!(undo, Undo::Closed(..))),
+                Owed::Close(Closed::Statement) => {
+                    self.now.undo.iter().rposition(|undo| matches!(undo, Undo::Closed(..)))
+                }
                 Owed::Parse(Parsed::Unnamed) | Owed::Close(Closed::Unnamed) | Owed::Query(_) if place == 0 => {
                     // The one before it is gone in any case.
                     self.statements.drop_unnamed();
                     None
                 }
                 Owed::Parse(Parsed::Unnamed) | Owed::Close(Closed::Unnamed) | Owed::Query(_) => {
-                    self.undo.iter().rposition(|undo| matches!(undo, Undo::Unnamed(_)))
+                    self.now.undo.iter().rposition(|undo| matches!(undo, Undo::Unnamed(_)))
                 }
                 _ => None,
             };
             if let Some(at) = last {
-                let undo = self.undo.remove(at);
+                let undo = self.now.undo.remove(at);
                 self.revert(undo);
             }
             each(owed);
@@ -76,11 +78,11 @@ impl Machine {
 
     /// Takes back what sending the unit did to the session, so that it can be sent again.
     pub(super) fn undo(&mut self) {
-        while let Some(undo) = self.undo.pop() {
+        while let Some(undo) = self.now.undo.pop() {
             self.revert(undo);
         }
-        self.owed.clear();
-        self.aliases.clear();
+        self.now.owed.clear();
+        self.now.aliases.clear();
     }
 }
 

@@ -98,8 +98,8 @@ pub struct Unit {
     pub texts: SmallVec<[Rc<Verdict>; 2]>,
     /// The one that decides.
     pub worst: Option<Rc<Verdict>>,
-    /// Only Close, Flush and Sync: it needs no server connection.
-    pub trivial: bool,
+    /// More than Close, Flush and Sync is in it, which need no server connection.
+    pub needs_node: bool,
     /// Its SQL may name prepared statements.
     pub names_statements: NamesStatements,
     /// Names a portal, or wants a part of its rows: it depends on where the portal is.
@@ -109,17 +109,13 @@ pub struct Unit {
 }
 
 impl Unit {
-    pub fn new() -> Unit {
-        Unit { trivial: true, ..Unit::default() }
-    }
-
     /// Makes room for the next unit without giving its memory back.
     pub fn reset(&mut self) {
         self.length = 0;
         self.end = None;
         self.texts.clear();
         self.worst = None;
-        self.trivial = true;
+        self.needs_node = false;
         self.portal = false;
         self.names_statements = NamesStatements::No;
         self.names.clear();
@@ -140,7 +136,7 @@ impl Unit {
                 if input.len() < reader.limit {
                     return Ok(Progress::Incomplete);
                 }
-                self.trivial = false;
+                self.needs_node = true;
                 self.judge(opaque("longer than is held"));
                 self.end = Some(End::Overlong);
                 continue;
@@ -156,7 +152,7 @@ impl Unit {
     fn member(&mut self, tag: u8, body: &[u8], reader: &mut Reader<'_>) -> Option<End> {
         match tag {
             b'Q' => {
-                if !self.trivial {
+                if self.needs_node {
                     // After an error before it, this Query would be skipped up to a Sync that is not here yet.
                     self.judge(plain(Reason::Utility("a Query inside a pipeline".to_owned())));
                 }
@@ -169,7 +165,7 @@ impl Unit {
             b'B' => self.bind(body, reader),
             b'D' => self.describe(body, reader),
             b'E' => {
-                self.trivial = false;
+                self.needs_node = true;
                 self.portal |= frontend::execute(body).is_none_or(|(portal, rows)| !portal.is_empty() || rows != 0);
                 if self.worst.as_ref().is_some_and(|worst| worst.effect != Effect::Read) {
                     // It is the primary's in any case, and a COPY FROM STDIN answers before the Sync.
@@ -183,13 +179,13 @@ impl Unit {
             b'C' if frontend::named(body).is_none() => self.malformed(),
             b'S' => return Some(End::Sync),
             b'H' => {
-                if !self.trivial {
+                if self.needs_node {
                     self.judge(flush());
                 }
                 return Some(End::Flush);
             }
             b'F' => {
-                self.trivial = false;
+                self.needs_node = true;
                 self.judge(opaque("a function call by number"));
                 return Some(End::FunctionCall);
             }
@@ -202,12 +198,12 @@ impl Unit {
 
     /// The server says what is wrong with it.
     fn malformed(&mut self) {
-        self.trivial = false;
+        self.needs_node = true;
         self.judge(malformed());
     }
 
     fn text(&mut self, text: Option<&[u8]>, verdict: Rc<Verdict>) -> Rc<Verdict> {
-        self.trivial = false;
+        self.needs_node = true;
         self.texts.push(Rc::clone(&verdict));
         self.judge(Rc::clone(&verdict));
         if text.is_some_and(|text| names_statements(&verdict, text)) {
@@ -226,7 +222,7 @@ impl Unit {
     }
 
     fn bind(&mut self, body: &[u8], reader: &mut Reader<'_>) {
-        self.trivial = false;
+        self.needs_node = true;
         let bind = frontend::bind(body);
         let verdict = bind.and_then(|bind| self.statement(bind.statement, reader)).unwrap_or_else(unknown);
         self.judge(Rc::clone(&verdict));
@@ -237,7 +233,7 @@ impl Unit {
     }
 
     fn describe(&mut self, body: &[u8], reader: &mut Reader<'_>) {
-        self.trivial = false;
+        self.needs_node = true;
         match frontend::named(body) {
             Some(Named::Statement(name)) => {
                 let verdict = self.statement(name, reader).unwrap_or_else(unknown);

@@ -109,8 +109,20 @@ impl Session {
         world: &mut World,
         verdicts: &mut VerdictCache,
     ) -> Result<(), SessionEnd> {
+        self.rest_and_resume();
         self.inbox.extend_from_slice(bytes);
         self.feed(world, verdicts)
+    }
+
+    /// As the session's loop does between units: the machine must not miss what it left on its desk.
+    fn rest_and_resume(&mut self) {
+        if self.lease.is_some() || self.waiting.is_some() || !self.inbox.is_empty() {
+            return;
+        }
+        let room = self.machine.rest().unwrap_or_default();
+        if self.machine.is_at_rest() {
+            self.machine.resume(room);
+        }
     }
 
     /// A unit that waits is decided anew.

@@ -1,0 +1,114 @@
+//! Pure: what a machine needs only while something is under way. Most sessions of most applications are at rest: they lend
+//! the room for it from their worker, where `run` puts it back, cleared, when nothing is under way any more.
+
+use std::ops::{Deref, DerefMut};
+
+use smallvec::SmallVec;
+
+use super::machine::Finished;
+use super::pipeline::Pipeline;
+use super::undo::Undo;
+use super::unit::Unit;
+use super::vacate::Abroad;
+use super::work::{Setback, Work};
+use crate::cluster::NodeId;
+use crate::routing;
+
+/// A unit under way, from its first byte to its last reply, and what of a transaction must be looked after at its end.
+#[derive(Default)]
+pub struct UnderWay {
+    pub(super) unit: Unit,
+    pub(super) work: Work,
+    pub(super) owed: Pipeline,
+    pub(super) setback: Setback,
+    /// Nodes that failed to answer the unit at hand: it may fail on each of them once.
+    pub(super) avoid: SmallVec<[NodeId; 2]>,
+    /// Which observation of the replica the decision rests on.
+    pub(super) observation: u64,
+    pub(super) arrived: Option<u64>,
+    pub(super) decision: Option<routing::Reason>,
+    /// Server names in use by this unit and what the client calls them, for errors that name them.
+    pub(super) aliases: Vec<(u32, Box<[u8]>)>,
+    pub(super) finished: Option<Finished>,
+    pub(super) undo: Vec<Undo>,
+    pub(super) unit_start: usize,
+    /// A database that nobody may be connected to when the statement at hand arrives.
+    pub(super) abroad: Option<Abroad>,
+    /// Settings that the transaction at hand changed.
+    pub(super) touched: Vec<String>,
+    /// Why the last replica's answer was not used, for the metrics.
+    pub(super) refusal: &'static str,
+}
+
+impl UnderWay {
+    /// Forgets everything, for the next session, without giving the memory back.
+    fn clear(&mut self) {
+        let UnderWay {
+            unit,
+            work,
+            owed,
+            setback,
+            avoid,
+            observation,
+            arrived,
+            decision,
+            aliases,
+            finished,
+            undo,
+            unit_start,
+            abroad,
+            touched,
+            refusal,
+        } = self;
+        unit.reset();
+        *work = Work::default();
+        owed.clear();
+        *setback = Setback::None;
+        avoid.clear();
+        *observation = 0;
+        *arrived = None;
+        *decision = None;
+        aliases.clear();
+        *finished = None;
+        undo.clear();
+        *unit_start = 0;
+        *abroad = None;
+        touched.clear();
+        *refusal = "";
+    }
+}
+
+/// Where a machine keeps what is under way; without it while the machine is at rest.
+#[derive(Default)]
+pub(super) struct Desk(Option<Box<UnderWay>>);
+
+impl Desk {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub fn put(&mut self, under_way: Box<UnderWay>) {
+        self.0 = Some(under_way);
+    }
+
+    /// Cleared, for whoever is the next.
+    pub fn take(&mut self) -> Option<Box<UnderWay>> {
+        let mut under_way = self.0.take()?;
+        under_way.clear();
+        Some(under_way)
+    }
+}
+
+impl Deref for Desk {
+    type Target = UnderWay;
+
+    fn deref(&self) -> &UnderWay {
+        self.0.as_deref().expect("only `rest` empties the desk, and `resume` comes before anything is under way")
+    }
+}
+
+impl DerefMut for Desk {
+    fn deref_mut(&mut self) -> &mut UnderWay {
+        self.0.as_deref_mut().expect("only `rest` empties the desk, and `resume` comes before anything is under way")
+    }
+}
