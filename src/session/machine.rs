@@ -71,6 +71,8 @@ pub struct Env<'a> {
     pub catalog: &'a Catalog,
     /// `false` while DDL is under way.
     pub catalog_current: bool,
+    /// Somebody has just had server processes ended. Reads run at home now, where it shows whether this session's was one.
+    pub ends_expected: bool,
     pub verdicts: &'a mut VerdictCache,
     pub dice: (u32, u32),
     /// How long the unit at hand has been waiting for a replica.
@@ -285,6 +287,11 @@ impl Machine {
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.
     pub fn holds_reply(&self) -> bool {
         self.phase == Phase::Running && self.work.reply == Reply::Held
+    }
+
+    /// The client has a part of a message.
+    pub fn is_in_message(&self) -> bool {
+        self.work.from_server.left > 0 && !self.holds_reply()
     }
 
     /// What comes from the node now is nobody's answer.

@@ -147,6 +147,7 @@ impl Session {
                 self.on_checkout(result)?;
                 self.feed_inbox()
             }
+            Event::Ended(ended) => Err(self.end_with(&ended)),
             Event::Cancel => self.on_cancel(),
             Event::Again => self.feed_inbox(),
             Event::Stalled => self.on_stalled(),
@@ -197,6 +198,7 @@ impl Session {
                 self.shared.pools.retire_database(&database);
                 self.shared.catalogs.forget(&database);
             }
+            Some(Abroad::Terminates) => self.shared.look_for_ends(&self.worker),
             Some(abroad) => {
                 let databases = self.shared.catalogs.all();
                 databases.iter().for_each(|database| database.ddl_started());
@@ -274,6 +276,7 @@ impl Session {
             global: moment.global_floor(),
             catalog: &catalog,
             catalog_current: self.catalog.is_current(),
+            ends_expected: self.shared.cancels.expect_ends(),
             verdicts: &mut verdicts,
             dice: self.worker.dice(),
             waited: self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.since.elapsed()),
