@@ -289,11 +289,6 @@ impl Machine {
         self.phase == Phase::Running && self.work.reply == Reply::Held
     }
 
-    /// The client has a part of a message.
-    pub fn is_in_message(&self) -> bool {
-        self.work.from_server.left > 0 && !self.holds_reply()
-    }
-
     /// What comes from the node now is nobody's answer.
     pub fn discards_reply(&self) -> bool {
         self.phase == Phase::Leaving || self.work.fate == Fate::Refused
@@ -315,11 +310,6 @@ impl Machine {
     pub fn of_unit<'i>(&mut self, taken: &'i [u8]) -> &'i [u8] {
         let start = std::mem::take(&mut self.unit_start);
         taken.get(start..).unwrap_or_default()
-    }
-
-    /// What must be looked after in other databases before what was just written leaves.
-    pub fn take_abroad(&mut self) -> Option<Abroad> {
-        self.abroad.take()
     }
 
     /// The unit that ended since the last call.

@@ -80,6 +80,11 @@ impl Machine {
         Ok(if self.phase == Phase::Ready { Step::ReadMore } else { Step::AwaitReply })
     }
 
+    /// The client has a part of a message.
+    pub fn is_in_message(&self) -> bool {
+        self.work.from_server.left > 0 && !self.holds_reply()
+    }
+
     /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
     fn forwarded(&mut self) {
         if self.work.reply == Reply::Direct {

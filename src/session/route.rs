@@ -324,6 +324,11 @@ impl Machine {
             self.abroad = Some(Abroad::Terminates);
         }
     }
+
+    /// What must be looked after in other databases before what was just written leaves.
+    pub fn take_abroad(&mut self) -> Option<Abroad> {
+        self.abroad.take()
+    }
 }
 
 fn is_deposed(link: &Link<'_>, env: &Env<'_>) -> bool {

@@ -193,18 +193,8 @@ impl Session {
         if !had_ddl && self.machine.has_ddl() {
             self.catalog.ddl_started();
         }
-        match self.machine.take_abroad() {
-            Some(Abroad::Vacates(database)) => {
-                self.shared.pools.retire_database(&database);
-                self.shared.catalogs.forget(&database);
-            }
-            Some(Abroad::Terminates) => self.shared.look_for_ends(&self.worker),
-            Some(abroad) => {
-                let databases = self.shared.catalogs.all();
-                databases.iter().for_each(|database| database.ddl_started());
-                self.abroad.push((abroad, databases));
-            }
-            None => {}
+        if let Some(abroad) = self.machine.take_abroad() {
+            self.go_abroad(abroad);
         }
         let of_unit = self.machine.of_unit(&input[..at]);
         if self.machine.keeps_request() && self.request.is_empty() {
