@@ -11,7 +11,6 @@ use super::relay::Outbox;
 use super::settings::SessionSettings;
 use super::statements::Statements;
 use super::unit::{Reader, Refused, Texts, Unit};
-use super::vacate::Abroad;
 use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces};
 use crate::catalog::Catalog;
 use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
@@ -68,6 +67,8 @@ pub struct Env<'a> {
     pub catalog: &'a Catalog,
     /// `false` while DDL is under way.
     pub catalog_current: bool,
+    /// Somebody has just had server processes ended. Reads run at home now, where it shows whether this session's was one.
+    pub ends_expected: bool,
     pub verdicts: &'a mut VerdictCache,
     pub dice: (u32, u32),
     /// How long the unit at hand has been waiting for a replica.
@@ -83,6 +84,7 @@ pub struct Rules {
     pub held_request: usize,
     pub session_statements: usize,
     pub server_statements: usize,
+    pub auto_prepare: usize,
     pub checkout_timeout: Duration,
     pub session_pooling: bool,
     /// The user that server connections log in as.
@@ -290,11 +292,6 @@ impl Machine {
     pub fn of_unit<'i>(&mut self, taken: &'i [u8]) -> &'i [u8] {
         let start = std::mem::take(&mut self.now.unit_start);
         taken.get(start..).unwrap_or_default()
-    }
-
-    /// What must be looked after in other databases before what was just written leaves.
-    pub fn take_abroad(&mut self) -> Option<Abroad> {
-        self.now.abroad.take()
     }
 
     /// The unit that ended since the last call.

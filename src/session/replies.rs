@@ -3,7 +3,9 @@
 
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
-use super::work::{Awaited, Block, CopyIn, Fate, Forward, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces};
+use super::work::{
+    Awaited, Block, CopyIn, Fate, Forward, PROMOTED, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces,
+};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
@@ -80,6 +82,11 @@ impl Machine {
         Ok(if self.phase == Phase::Ready { Step::ReadMore } else { Step::AwaitReply })
     }
 
+    /// The client has a part of a message.
+    pub fn is_in_message(&self) -> bool {
+        self.now.work.from_server.left > 0 && !self.holds_reply()
+    }
+
     /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
     fn forwarded(&mut self) {
         if self.now.work.reply == Reply::Direct {
@@ -103,6 +110,10 @@ impl Machine {
         link: &mut Link<'_>,
         env: &Env<'_>,
     ) -> Fare {
+        if let Some(Owed::Known) = self.now.owed.front() {
+            self.now.owed.pop();
+            frontend::message(io.to_client.put(), b'1', |_| {});
+        }
         let ours = matches!(
             self.now.owed.front(),
             Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed | Owed::OurStandIn(_))
@@ -143,7 +154,7 @@ impl Machine {
                 Fare::Pass
             }
             b'S' => self.on_parameter(&message[HEADER..], ours, link),
-            b'E' => self.on_error(&message[HEADER..], io, link),
+            b'E' => self.on_error(&message[HEADER..], io, link, env),
             b'Z' => match message.get(HEADER).copied().and_then(TransactionStatus::from_byte) {
                 Some(status) => Fare::Ready(status),
                 None => Fare::End(SessionEnd::Error(ClientError::protocol_violation(
@@ -181,7 +192,7 @@ impl Machine {
         if hidden || (ours && !told) { Fare::Drop } else { Fare::Pass }
     }
 
-    fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
+    fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Fare {
         self.now.work.copy = CopyIn::None;
         if self.awaited == Awaited::Forgetting && !matches!(self.now.owed.front(), Some(Owed::Ours(_))) {
             self.awaited = Awaited::Nothing;
@@ -201,15 +212,18 @@ impl Machine {
             // Nobody asked it anything, and the block goes on elsewhere.
             return Fare::Drop;
         }
-        // The primary's word counts, unless it is its last.
-        let matters = !Machine::on_replica(link) && !ended;
+        let promoted = self.demote(link);
+        // The primary's word counts, unless it is its last that nobody asked for, or was said of a statement that stands for
+        // the client's.
+        let counts = if ended { env.ends_expected } else { !promoted };
+        let matters = !Machine::on_replica(link) && counts;
         let held = self.now.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
         self.now.work.fate = match (held, ended) {
             (true, _) => Fate::Refused,
             (false, true) => Fate::Ended,
             (false, false) => Fate::Failed,
         };
-        self.now.refusal = refusal(sqlstate);
+        self.now.refusal = if promoted && !Machine::on_replica(link) { PROMOTED } else { refusal(sqlstate) };
         if !matches!(self.now.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
             self.on_skip(link);
         }

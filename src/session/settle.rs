@@ -211,6 +211,7 @@ impl Machine {
                 | Act::Rollback { .. }
                 | Act::PrepareTransaction
                 | Act::SetTransaction(_)
+                | Act::Terminate
                 | Act::Ddl => {}
             }
         }
