@@ -20,7 +20,7 @@ pub struct Statement {
     pub verdict: Rc<Verdict>,
     /// What the verdict was made with (`VerdictCache::edition`).
     pub edition: u64,
-    /// Its place among the session's statements (`Statements::next`).
+    /// Its place among the session's statements (`Statements::next_serial`).
     pub serial: u64,
 }
 
@@ -60,7 +60,7 @@ impl Statements {
     }
 
     /// The next statement's place.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_serial(&mut self) -> u64 {
         self.serial += 1;
         self.serial
     }
@@ -99,7 +99,7 @@ impl Statements {
         self.unnamed.rest.clear();
         self.unnamed.rest.extend_from_slice(rest);
         self.unnamed.verdict = Some(verdict);
-        self.unnamed.serial = self.next();
+        self.unnamed.serial = self.next_serial();
         self.unnamed_key()
     }
 
