@@ -157,6 +157,7 @@ pub fn conduct(name: &str) -> Option<Conduct> {
         "currval" | "lastval" => Conduct::LAST_SEQUENCE,
         "setseed" => Conduct::SEED,
         "pg_backend_pid" => Conduct::BACKEND_PID,
+        "pg_terminate_backend" => Conduct::TERMINATES,
         "set_config" | "ts_stat" | "ts_rewrite" | "lo_open" => Conduct::AUDIT,
         "pg_advisory_lock" | "pg_advisory_lock_shared" | "pg_try_advisory_lock" | "pg_try_advisory_lock_shared" => {
             Conduct::AUDIT

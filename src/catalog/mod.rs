@@ -35,6 +35,8 @@ impl Conduct {
     pub const BACKEND_PID: Conduct = Conduct(32);
     /// Sets a replication origin.
     pub const ORIGIN: Conduct = Conduct(64);
+    /// Ends server processes.
+    pub const TERMINATES: Conduct = Conduct(128);
 
     pub fn has(self, other: Conduct) -> bool {
         self.0 & other.0 == other.0

@@ -118,7 +118,7 @@ impl Session {
                     self.hold(&format!("the session has set {name}"));
                 }
                 Act::Reset { .. } | Act::ResetAll | Act::DiscardAll | Act::DeallocateAll | Act::Deallocate { .. } => {}
-                Act::Ddl | Act::Sequence => {}
+                Act::Ddl | Act::Sequence | Act::Terminate => {}
                 Act::LastSequence | Act::Audit | Act::Pin(_) => {
                     self.hold("the session holds what lives in its server process")
                 }

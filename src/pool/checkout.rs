@@ -16,7 +16,7 @@ use super::backoff::Backoff;
 use super::connection::{self, ConnectionId, Endpoint, Opening, ServerConnection};
 use super::error::CheckoutError;
 use super::home::{Home, Renewals};
-use super::idle;
+use super::idle::{self, Heard};
 use super::lease::{Lease, Waiter};
 use super::ledger::{Ledger, Next, Sequel};
 use super::login::ServerStartup;
@@ -132,7 +132,13 @@ impl Pool {
             return true;
         }
         let mut scratch = worker.take_scratch();
-        let usable = idle::is_usable(connection, &mut scratch);
+        let heard = idle::listen(connection, &mut scratch);
+        let usable = heard == Heard::Nothing;
+        if let (Heard::Ended(words), Some(report), false) =
+            (heard, self.shared.report_end.get(), connection.is_vacant())
+        {
+            report(connection, words);
+        }
         worker.put_scratch(scratch);
         if !usable {
             (self.shared.report_failure)(self.node);

@@ -23,8 +23,10 @@ pub(crate) mod tests;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
 
 use crate::auth::Credentials;
 use crate::cluster::{NodeId, Role};
@@ -44,9 +46,15 @@ pub(crate) struct Shared {
     connections: AtomicU64,
     /// Called without any lock when a node did not answer or is not what it should be.
     report_failure: Box<dyn Fn(NodeId) + Send + Sync>,
+    /// Called without any lock when an administrator ended the process of an idle home, with its last words.
+    report_end: OnceLock<Box<ReportEnd>>,
+    /// Housekeeping is to look now.
+    stir: Notify,
     /// Sent in each StartupMessage beside user and database.
     parameters: Vec<(String, String)>,
 }
+
+type ReportEnd = dyn Fn(&ServerConnection, &[u8]) + Send + Sync;
 
 /// All pools.
 pub struct Pools {
@@ -89,10 +97,23 @@ impl Pools {
             workers: workers.max(1),
             connections: AtomicU64::new(1),
             report_failure: Box::new(report_failure),
+            report_end: OnceLock::new(),
+            stir: Notify::new(),
             parameters: Vec::new(),
         };
         let map = Map { endpoints, pools: HashMap::new(), config, overrides };
         Arc::new(Pools { shared: Arc::new(shared), map: Mutex::new(map) })
+    }
+
+    /// Whom to tell when an administrator ended the process of an idle home; the bytes are its ErrorResponse's body.
+    pub fn report_ends(&self, report: impl Fn(&ServerConnection, &[u8]) + Send + Sync + 'static) {
+        // There is one who wants to know.
+        let _ = self.shared.report_end.set(Box::new(report));
+    }
+
+    /// All workers look at their idle connections now.
+    pub fn stir(&self) {
+        self.shared.stir.notify_waiters();
     }
 
     /// The pool of a user who has just logged in; made on first use. Called at login, not per query.
@@ -216,7 +237,10 @@ pub const TICK: Duration = Duration::from_secs(1);
 /// Runs on each worker as long as it lives: idle and old connections, `min_idle`, the coarse clock.
 pub async fn housekeeping(pools: Arc<Pools>, worker: Rc<Worker>) {
     loop {
-        worker.timers.sleep_until(Instant::now() + TICK).await;
+        tokio::select! {
+            () = worker.timers.sleep_until(Instant::now() + TICK) => {}
+            () = pools.shared.stir.notified() => {}
+        }
         pools.tick(&worker, Instant::now());
     }
 }

@@ -3,6 +3,10 @@
 //! where: it delivers the cancel to the node that works for it, fails the statement that still waits for one, or has nothing
 //! to cancel. So a cancel can never meet a connection that was released in the same moment.
 //! A wrong key is ignored in silence, as PostgreSQL does.
+//!
+//! By the same numbers a session is told that the process which it takes for its own was ended while it did not use it:
+//! its client hears the process's last words, as it would without us. That is so only right after somebody asked for the
+//! end of processes: a node that shuts down says the same to all, and must not cost clients that can do without it.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -53,12 +57,24 @@ pub struct Cancels {
     /// More than one session may come to have the same number, should the numbers wrap around.
     sessions: Mutex<HashMap<u32, SmallVec<[Entry; 1]>>>,
     numbers: AtomicU32,
+    /// How many looks for ended processes are under way.
+    looks: AtomicU32,
 }
 
 struct Entry {
     secret: Box<[u8]>,
     worker: WorkerHandle,
     session: ResidentId,
+    ended: Option<Box<Ended>>,
+}
+
+/// A server process was ended that is a session's own.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// The server connection.
+    pub connection: u64,
+    /// The body of its ErrorResponse.
+    pub words: Box<[u8]>,
 }
 
 /// A session's cell.
@@ -101,7 +117,7 @@ impl Cancels {
         getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
         let slot = Rc::new(Slot::default());
         let session = worker.settle(Rc::clone(&slot) as Rc<dyn std::any::Any>);
-        let entry = Entry { secret: secret.clone(), worker: worker.handle().clone(), session };
+        let entry = Entry { secret: secret.clone(), worker: worker.handle().clone(), session, ended: None };
         self.lock().entry(pid).or_default().push(entry);
         Ok(CancelRegistration { cancels: Arc::clone(self), worker: Rc::clone(worker), slot, session, pid, secret })
     }
@@ -122,6 +138,35 @@ impl Cancels {
         });
         // The session, or its worker, ended in between.
         answered.await.unwrap_or(CancelOutcome::NothingToCancel)
+    }
+
+    /// From now on until `stop_looking`, sessions hear of the end of their processes.
+    pub fn start_looking(&self) {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn stop_looking(&self) {
+        self.looks.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub fn expect_ends(&self) -> bool {
+        self.looks.load(Ordering::Relaxed) > 0
+    }
+
+    /// An idle server process with this number was ended by an administrator: wakes whoever was told that it is his.
+    pub fn end(&self, pid: u32, connection: u64, words: &[u8]) {
+        if !self.expect_ends() {
+            return;
+        }
+        for entry in self.lock().get_mut(&pid).into_iter().flatten() {
+            entry.ended = Some(Box::new(Ended { connection, words: words.into() }));
+            let session = entry.session;
+            entry.worker.run(move |worker| {
+                if let Some(slot) = worker.resident::<Slot>(session) {
+                    slot.wake();
+                }
+            });
+        }
     }
 
     /// Looks at all candidates whole, so that the time tells nothing about secrets.
@@ -160,6 +205,19 @@ impl CancelRegistration {
         if self.slot.asked.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
     }
 
+    /// What `Cancels::end` left for this session. Costs one look at a number as long as nobody looks for ends.
+    pub fn ended(&self) -> Option<Box<Ended>> {
+        if !self.cancels.expect_ends() {
+            return None;
+        }
+        let mut sessions = self.cancels.lock();
+        sessions.get_mut(&self.pid)?.iter_mut().find(|entry| self.is(entry))?.ended.take()
+    }
+
+    fn is(&self, entry: &Entry) -> bool {
+        entry.session == self.session && entry.worker.id == self.worker.id
+    }
+
     /// The session dealt with it alone.
     pub fn answer(&self, outcome: CancelOutcome) {
         for asked in self.slot.asked.take() {
@@ -185,7 +243,7 @@ impl Drop for CancelRegistration {
         self.worker.unsettle(self.session);
         let mut sessions = self.cancels.lock();
         if let Some(entries) = sessions.get_mut(&self.pid) {
-            entries.retain(|entry| !(entry.session == self.session && entry.worker.id == self.worker.id));
+            entries.retain(|entry| !self.is(entry));
             if entries.is_empty() {
                 sessions.remove(&self.pid);
             }
@@ -196,6 +254,10 @@ impl Drop for CancelRegistration {
 impl Slot {
     fn ask(&self, answer: oneshot::Sender<CancelOutcome>) {
         self.asked.borrow_mut().push(answer);
+        self.wake();
+    }
+
+    fn wake(&self) {
         if let Some(session) = &*self.session.borrow() {
             session.wake_by_ref();
         }

@@ -6,14 +6,14 @@ use std::sync::atomic::Ordering;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use super::cancel::CancelOutcome;
+use super::cancel::{CancelOutcome, Ended};
 use super::machine::{SessionEnd, WorksFor};
 use super::run::{Session, is_replica};
 use crate::cluster::{NodeId, Role};
 use crate::metrics::Route;
 use crate::pool::{Checkout, CheckoutError, Lease, Pool};
-use crate::protocol::backend;
 use crate::protocol::sqlstate::{ClientError, Fault};
+use crate::protocol::{backend, frontend};
 use crate::routing::Target;
 
 /// How soon a primary that could not be reached is tried again, if nothing is heard of it earlier.
@@ -68,7 +68,15 @@ impl Session {
         let deadline = self.asked + self.rules.checkout_timeout;
         let role = if matches!(target, Target::Replica(_)) { Role::Replica } else { Role::Primary };
         let home = self.machine.home().map(crate::pool::ConnectionId);
-        match pool.checkout(&self.worker, role, home, deadline) {
+        let checkout = pool.checkout(&self.worker, role, home, deadline);
+        if let Some(ended) = self.ended() {
+            // Found out just now: the unit must not run elsewhere, as if nothing had happened.
+            if let Checkout::Ready(lease) = checkout {
+                lease.release();
+            }
+            return Err(self.end_with(&ended));
+        }
+        match checkout {
             Checkout::Ready(lease) if self.is_unproven(&lease) => {
                 lease.release();
                 self.lease = self.parked.take();
@@ -121,6 +129,19 @@ impl Session {
                 self.on_answer(answer)
             }
         }
+    }
+
+    /// The process that the client was told is its own was ended while it was not in use.
+    pub(super) fn ended(&self) -> Option<Box<Ended>> {
+        self.cancel.ended().filter(|ended| self.machine.home() == Some(ended.connection))
+    }
+
+    /// The client hears the process's last words, as it would without us.
+    pub(super) fn end_with(&mut self, ended: &Ended) -> SessionEnd {
+        let mut words = Vec::new();
+        frontend::message(&mut words, b'E', |out| out.extend_from_slice(&ended.words));
+        self.send_client(&words);
+        SessionEnd::Server
     }
 
     /// Whether a cancel has to be dealt with now. It waits while the node is at something of ours.

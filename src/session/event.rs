@@ -5,6 +5,7 @@ use std::io;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use super::cancel::Ended;
 use super::run::{ClientSide, Session};
 use crate::pool::{CheckoutError, Lease};
 use crate::stream::Stream;
@@ -22,6 +23,8 @@ pub(super) enum Event {
     Server(Box<[u8]>, usize),
     ClientLost,
     ServerLost,
+    /// An administrator ended the server process that the session takes for its own, while it was not in use.
+    Ended(Box<Ended>),
     /// Somebody asks for the statement at work to be cancelled.
     Cancel,
     Lease(Result<Lease, CheckoutError>),
@@ -37,6 +40,11 @@ impl Session {
     pub(super) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if let Some(lost) = self.poll_unsent(cx) {
             return Poll::Ready(lost);
+        }
+        if !self.machine.is_in_message()
+            && let Some(ended) = self.ended()
+        {
+            return Poll::Ready(Event::Ended(ended));
         }
         if self.is_cancelled(cx) {
             return Poll::Ready(Event::Cancel);

@@ -48,6 +48,22 @@ impl Session {
         Ok(at)
     }
 
+    /// What is about to be sent concerns others than this session.
+    pub(super) fn go_abroad(&mut self, abroad: Abroad) {
+        match abroad {
+            Abroad::Vacates(database) => {
+                self.shared.pools.retire_database(&database);
+                self.shared.catalogs.forget(&database);
+            }
+            Abroad::Terminates => self.shared.look_for_ends(&self.worker),
+            Abroad::Privileges | Abroad::Defaults => {
+                let databases = self.shared.catalogs.all();
+                databases.iter().for_each(|database| database.ddl_started());
+                self.abroad.push((abroad, databases));
+            }
+        }
+    }
+
     /// A transaction that changed what all databases share is over; before its client hears of it.
     pub(super) fn come_home(&mut self) {
         for (abroad, databases) in self.abroad.drain(..) {

@@ -71,6 +71,8 @@ pub struct Env<'a> {
     pub catalog: &'a Catalog,
     /// `false` while DDL is under way.
     pub catalog_current: bool,
+    /// Somebody has just had server processes ended. Reads run at home now, where it shows whether this session's was one.
+    pub ends_expected: bool,
     pub verdicts: &'a mut VerdictCache,
     pub dice: (u32, u32),
     /// How long the unit at hand has been waiting for a replica.
@@ -308,11 +310,6 @@ impl Machine {
     pub fn of_unit<'i>(&mut self, taken: &'i [u8]) -> &'i [u8] {
         let start = std::mem::take(&mut self.unit_start);
         taken.get(start..).unwrap_or_default()
-    }
-
-    /// What must be looked after in other databases before what was just written leaves.
-    pub fn take_abroad(&mut self) -> Option<Abroad> {
-        self.abroad.take()
     }
 
     /// The unit that ended since the last call.

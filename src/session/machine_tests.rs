@@ -118,6 +118,7 @@ impl Player {
             global: GlobalFloor { position: None, unresolved: None },
             catalog: &catalog,
             catalog_current: true,
+            ends_expected: false,
             verdicts: &mut self.verdicts,
             dice: (0, 0),
             waited: Duration::ZERO,

@@ -38,7 +38,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use tracing::{debug, info};
@@ -141,13 +141,16 @@ impl Shared {
         auth: Arc<Auth>,
         acceptor: Option<Arc<Acceptor>>,
     ) -> Shared {
+        let cancels = Cancels::new();
+        let sessions = Arc::clone(&cancels);
+        pools.report_ends(move |connection, words| sessions.end(connection.pid(), connection.id.0, words));
         Shared {
             cluster,
             catalogs,
             pools,
             auth: ArcSwap::new(auth),
             acceptor,
-            cancels: Cancels::new(),
+            cancels,
             greetings: Greetings::default(),
             in_force: ArcSwap::from_pointee(InForce::new(sections)),
             sessions: AtomicU64::new(1),
@@ -170,10 +173,27 @@ impl Shared {
         self.pools.outdate();
     }
 
+    /// A client has server processes ended. Those that are idle are heard within the moments that it takes, and sessions
+    /// whose own they are end with them.
+    fn look_for_ends(self: &Arc<Self>, worker: &Rc<Worker>) {
+        self.cancels.start_looking();
+        let (shared, looking) = (Arc::clone(self), Rc::clone(worker));
+        worker.spawn(async move {
+            for pause in ENDS_ARE_HEARD_AFTER {
+                looking.timers.sleep_until(Instant::now() + Duration::from_millis(pause)).await;
+                shared.pools.stir();
+            }
+            shared.cancels.stop_looking();
+        });
+    }
+
     fn next_session(&self) -> u64 {
         self.sessions.fetch_add(1, Ordering::Relaxed)
     }
 }
+
+/// Milliseconds, one after the other: a process ends within one or two, and the statement may have to wait for its turn.
+const ENDS_ARE_HEARD_AFTER: [u64; 7] = [3, 5, 10, 20, 50, 100, 300];
 
 /// One accepted socket. Never fails: what goes wrong is told to the client and counted.
 pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer: String) {

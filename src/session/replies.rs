@@ -80,6 +80,11 @@ impl Machine {
         Ok(if self.phase == Phase::Ready { Step::ReadMore } else { Step::AwaitReply })
     }
 
+    /// The client has a part of a message.
+    pub fn is_in_message(&self) -> bool {
+        self.work.from_server.left > 0 && !self.holds_reply()
+    }
+
     /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
     fn forwarded(&mut self) {
         if self.work.reply == Reply::Direct {
@@ -143,7 +148,7 @@ impl Machine {
                 Fare::Pass
             }
             b'S' => self.on_parameter(&message[HEADER..], ours, link),
-            b'E' => self.on_error(&message[HEADER..], io, link),
+            b'E' => self.on_error(&message[HEADER..], io, link, env),
             b'Z' => match message.get(HEADER).copied().and_then(TransactionStatus::from_byte) {
                 Some(status) => Fare::Ready(status),
                 None => Fare::End(SessionEnd::Error(ClientError::protocol_violation(
@@ -181,7 +186,7 @@ impl Machine {
         if hidden || (ours && !told) { Fare::Drop } else { Fare::Pass }
     }
 
-    fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Fare {
+    fn on_error(&mut self, body: &[u8], io: &mut ServerIo<'_>, link: &mut Link<'_>, env: &Env<'_>) -> Fare {
         self.work.copy = CopyIn::None;
         if self.awaited == Awaited::Forgetting && !matches!(self.owed.front(), Some(Owed::Ours(_))) {
             self.awaited = Awaited::Nothing;
@@ -201,8 +206,8 @@ impl Machine {
             // Nobody asked it anything, and the block goes on elsewhere.
             return Fare::Drop;
         }
-        // The primary's word counts, unless it is its last.
-        let matters = !Machine::on_replica(link) && !ended;
+        // The primary's word counts, unless it is its last that nobody asked for.
+        let matters = !Machine::on_replica(link) && (!ended || env.ends_expected);
         let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
         self.work.fate = match (held, ended) {
             (true, _) => Fate::Refused,

@@ -7,6 +7,7 @@ use super::machine::{ClientIo, Env, Link, LinkRole, Machine, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::settle::show_floor;
 use super::unit::{self, End, NamesStatements, Progress};
+use super::vacate::Abroad;
 use super::work::{Awaited, Block, Phase, Replay, Reply, Setback, Traces, Work};
 use crate::pool::sync::{self, Sync};
 use crate::protocol::TransactionStatus;
@@ -164,7 +165,8 @@ impl Machine {
         };
         // Statements that have the client's own names are prepared and closed where they are.
         let named = self.traces.has(Traces::OWN_NAMES);
-        self.state.reads_pinned = named || self.pins.hold_reads() || self.settings.refused_by_replicas();
+        let held = self.pins.hold_reads() || self.settings.refused_by_replicas();
+        self.state.reads_pinned = named || held || env.ends_expected;
         // A block on a replica stays movable only while plain reads run in it.
         let fixed = self.unit.portal && self.state.transaction != Transaction::None;
         if matches!(self.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
@@ -313,11 +315,19 @@ impl Machine {
         self.aliases.clear();
     }
 
-    /// Notes that the catalog may change; the loop tells the catalog before the bytes leave.
+    /// Notes that the catalog may change, or processes end; the loop tells whom it concerns before the bytes leave.
     pub(super) fn trace(&mut self, verdict: &Verdict) {
         if verdict.acts.contains(&Act::Ddl) {
             self.traces.add(Traces::DDL);
         }
+        if verdict.acts.contains(&Act::Terminate) {
+            self.abroad = Some(Abroad::Terminates);
+        }
+    }
+
+    /// What must be looked after in other databases before what was just written leaves.
+    pub fn take_abroad(&mut self) -> Option<Abroad> {
+        self.abroad.take()
     }
 }
 

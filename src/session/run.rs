@@ -147,6 +147,7 @@ impl Session {
                 self.on_checkout(result)?;
                 self.feed_inbox()
             }
+            Event::Ended(ended) => Err(self.end_with(&ended)),
             Event::Cancel => self.on_cancel(),
             Event::Again => self.feed_inbox(),
             Event::Stalled => self.on_stalled(),
@@ -192,17 +193,8 @@ impl Session {
         if !had_ddl && self.machine.has_ddl() {
             self.catalog.ddl_started();
         }
-        match self.machine.take_abroad() {
-            Some(Abroad::Vacates(database)) => {
-                self.shared.pools.retire_database(&database);
-                self.shared.catalogs.forget(&database);
-            }
-            Some(abroad) => {
-                let databases = self.shared.catalogs.all();
-                databases.iter().for_each(|database| database.ddl_started());
-                self.abroad.push((abroad, databases));
-            }
-            None => {}
+        if let Some(abroad) = self.machine.take_abroad() {
+            self.go_abroad(abroad);
         }
         let of_unit = self.machine.of_unit(&input[..at]);
         if self.machine.keeps_request() && self.request.is_empty() {
@@ -274,6 +266,7 @@ impl Session {
             global: moment.global_floor(),
             catalog: &catalog,
             catalog_current: self.catalog.is_current(),
+            ends_expected: self.shared.cancels.expect_ends(),
             verdicts: &mut verdicts,
             dice: self.worker.dice(),
             waited: self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.since.elapsed()),

@@ -119,7 +119,9 @@ impl SessionSettings {
     fn look(&mut self) {
         const SAFE: [&str; 11] =
             ["utf8", "unicode", "latin", "iso8859", "win125", "sqlascii", "koi8", "euc", "win866", "win874", "mulei"];
-        let encoding = self.text("client_encoding").unwrap_or_default().replace(['-', '_', ' '], "");
+        let mut encoding = self.text("client_encoding").unwrap_or_default();
+        // As PostgreSQL compares their names; asyncpg puts its own into quotes.
+        encoding.retain(|c| c.is_ascii_alphanumeric());
         let encoding_safe = encoding.is_empty() || SAFE.iter().any(|safe| encoding.starts_with(safe));
         self.unusual_lexis = !encoding_safe || self.is_on("standard_conforming_strings") == Some(false);
         self.refused_by_replicas =
@@ -173,7 +175,7 @@ mod tests {
     fn unusual_lexis_is_noticed() {
         let mut settings = SessionSettings::new(Arc::default());
         assert!(settings.standard_lexis());
-        for encoding in ["UTF-8", "LATIN1", "SQL_ASCII", "EUC_JP", "win1252"] {
+        for encoding in ["UTF-8", "'utf-8'", "LATIN1", "SQL_ASCII", "EUC_JP", "win1252"] {
             settings.apply(&set("client_encoding", encoding));
             assert!(settings.standard_lexis(), "{encoding}");
         }

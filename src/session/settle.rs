@@ -210,6 +210,7 @@ impl Machine {
                 | Act::Rollback { .. }
                 | Act::PrepareTransaction
                 | Act::SetTransaction(_)
+                | Act::Terminate
                 | Act::Ddl => {}
             }
         }

@@ -13,7 +13,9 @@ pub enum Abroad {
     Vacates(String),
     /// Roles and memberships: a read in any database may be refused from now on.
     Privileges,
-    /// The same, and ALTER ROLE or ALTER DATABASE … SET: who logs in from now on begins with other settings.
+    /// pg_terminate_backend: the process may be one that another session was told is its own.
+    Terminates,
+    /// The same as `Privileges`, and ALTER ROLE or ALTER DATABASE … SET: who logs in from now on begins with other settings.
     Defaults,
 }
 

@@ -22,17 +22,35 @@ pub(in crate::sql) fn fixture() -> Catalog {
         });
     };
     let any = (0, u16::MAX);
-    for name in
-        ["count", "abs", "lower", "upper", "sum", "random", "generate_series", "timezone", "extract", "like_escape"]
-    {
+    for name in [
+        "count",
+        "abs",
+        "lower",
+        "upper",
+        "sum",
+        "random",
+        "pg_sleep",
+        "generate_series",
+        "timezone",
+        "extract",
+        "like_escape",
+    ] {
         function("pg_catalog", name, any, TakesRow::Yes, Safety::Safe, Conduct::QUIET);
     }
     for name in ["pg_is_in_recovery", "pg_stat_file", "pg_notify"] {
         function("pg_catalog", name, any, TakesRow::No, bad(), Conduct::QUIET);
     }
-    for name in
-        ["nextval", "setval", "currval", "lastval", "setseed", "pg_backend_pid", "set_config", "pg_advisory_lock"]
-    {
+    for name in [
+        "nextval",
+        "setval",
+        "currval",
+        "lastval",
+        "setseed",
+        "pg_backend_pid",
+        "pg_terminate_backend",
+        "set_config",
+        "pg_advisory_lock",
+    ] {
         function("pg_catalog", name, any, TakesRow::No, bad(), crate::catalog::builtin::conduct(name).unwrap());
     }
     function("pg_catalog", "pg_advisory_xact_lock", any, TakesRow::No, bad(), Conduct::QUIET);
@@ -97,6 +115,7 @@ fn reads() {
         "VALUES (1,'a')",
         "SELECT * FROM \"Weird Name\"",
         "SELECT pg_catalog.abs(-1)",
+        "SELECT pg_sleep(0.01)",
         "SELECT age(now, now) FROM t",
         "SELECT (t).id FROM t",
         "SELECT t.age FROM t",
@@ -118,6 +137,9 @@ fn reads() {
 fn not_reads() {
     for sql in [
         "SELECT abs(-1)",
+        "SELECT pg_sleep(1)",
+        "SELECT pg_sleep($1)",
+        "SELECT pg_sleep_for('1 s')",
         "SELECT nosuch(1)",
         "SELECT * FROM nosuch",
         "SELECT * FROM tu",
@@ -307,6 +329,7 @@ fn what_is_left_in_the_server_process() {
         ("SELECT currval('s1')", &[Act::LastSequence]),
         ("SELECT setseed(0.5)", &[Act::Pin(Pin::RandomSeed)]),
         ("SELECT pg_backend_pid()", &[Act::Pin(Pin::BackendPid)]),
+        ("SELECT pg_terminate_backend(pid) FROM t", &[Act::Terminate]),
         ("SELECT pg_advisory_lock(1)", &[Act::Audit]),
         ("SELECT pg_advisory_xact_lock(1)", &[]),
         ("LISTEN ch", &[Act::Audit]),
@@ -356,6 +379,7 @@ fn literals_matter_only_where_they_were_looked_at() {
         "SELECT set_config('a','b',false)",
         "SELECT current_setting('port')",
         "SELECT nextval('s1')",
+        "SELECT pg_sleep(7)",
         "SELEC 1",
     ] {
         assert_eq!(of(sql), Literals::Matter, "{sql}");

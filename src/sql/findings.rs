@@ -52,7 +52,8 @@ impl Findings {
 
     /// Acts without a value are kept once: twice says nothing more.
     pub fn act(&mut self, act: Act) {
-        let once = matches!(act, Act::Audit | Act::Ddl | Act::Sequence | Act::LastSequence | Act::Pin(_));
+        let once =
+            matches!(act, Act::Audit | Act::Ddl | Act::Sequence | Act::LastSequence | Act::Terminate | Act::Pin(_));
         if !(once && self.acts.contains(&act)) {
             self.acts.push(act);
         }
@@ -67,6 +68,7 @@ impl Findings {
             (Conduct::SEED, Act::Pin(Pin::RandomSeed)),
             (Conduct::BACKEND_PID, Act::Pin(Pin::BackendPid)),
             (Conduct::ORIGIN, Act::Pin(Pin::ReplicationOrigin)),
+            (Conduct::TERMINATES, Act::Terminate),
         ];
         for (bit, act) in table {
             if conduct.has(bit) {

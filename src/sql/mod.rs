@@ -181,6 +181,8 @@ pub enum Act {
     /// May have changed what lives in the server process (settings by function, temp object, LISTEN, session advisory
     /// lock, holdable cursor, SQL PREPARE, …), and only asking the server process tells what.
     Audit,
+    /// Ends server processes, which other sessions may take for theirs.
+    Terminate,
     /// Leaves state that an audit cannot see; the session keeps its server connection until it ends.
     Pin(Pin),
 }

@@ -59,6 +59,17 @@ pub fn literal(node: &node::Node) -> Option<&str> {
     }
 }
 
+fn number(node: &node::Node) -> Option<f64> {
+    match node.node.as_ref()? {
+        Tree::AConst(constant) => match constant.val.as_ref()? {
+            node::a_const::Val::Ival(number) => Some(f64::from(number.ival)),
+            node::a_const::Val::Fval(number) => number.fval.parse().ok(),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 pub fn function(call: &node::FuncCall, catalog: &Catalog, findings: &mut Findings) {
     let Some(name) = Name::from_list(&call.funcname) else {
         findings.forbid(Reason::Unparsed("a function without a name".to_owned()));
@@ -70,6 +81,9 @@ pub fn function(call: &node::FuncCall, catalog: &Catalog, findings: &mut Finding
         if answer == Answer::NoCatalog { builtin_conduct(name.name).unwrap_or(Conduct::AUDIT) } else { conduct };
     findings.conduct(if takes_sequence(name.name) { conduct.and(Conduct::SEQUENCE) } else { conduct });
     match answer {
+        Answer::Safe if matches!(name.name, "pg_sleep" | "pg_sleep_for" | "pg_sleep_until") => {
+            sleep_argument(call, name.name, findings)
+        }
         Answer::Safe => {}
         Answer::BySetting => setting_argument(call, name.name, findings),
         Answer::Unsafe(_) if takes_sequence(name.name) => sequence_argument(call, name.name, catalog, findings),
@@ -118,6 +132,14 @@ fn setting_argument(call: &node::FuncCall, function: &str, findings: &mut Findin
         Some(name) if setting::is_alike_everywhere(name) => {}
         Some(name) => findings.forbid(Reason::UnsafeSetting(name.to_owned())),
         None => findings.forbid(Reason::UnsafeFunction(function.to_owned())),
+    }
+}
+
+/// Who sleeps for long means to be found in pg_stat_activity, to be cancelled or ended by somebody else: at home.
+fn sleep_argument(call: &node::FuncCall, function: &str, findings: &mut Findings) {
+    findings.looked_at_literal();
+    if function != "pg_sleep" || !call.args.first().and_then(number).is_some_and(|seconds| seconds < 1.0) {
+        findings.forbid(Reason::SessionState(format!("a long {function}")));
     }
 }
 

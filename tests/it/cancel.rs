@@ -17,6 +17,7 @@ async fn a_cancel_ends_the_running_statement_with_57014() {
     let session = front.connect("app").await;
     for sql in [
         LONG,
+        "/* pgweir: replica */ SELECT pg_sleep(62)",
         "SELECT pg_sleep(62) FROM numbers",
         "DO $$ BEGIN PERFORM pg_sleep(62); END $$",
         "BEGIN; SELECT pg_sleep(62)",

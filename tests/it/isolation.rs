@@ -238,6 +238,31 @@ async fn protocol_statements_of_one_session_are_unknown_to_the_next() {
     }
 }
 
+/// Drivers' own tests do this: they end the process that another connection was told is its own, and wait for it to hear.
+#[tokio::test]
+async fn a_session_ends_with_the_process_that_it_takes_for_its_own() {
+    let front = front::with(&[]).await;
+    let mut judge = RawSession::log_in(front.port(), "app");
+    for during in [None, Some("SELECT 1"), Some("INSERT INTO kv VALUES (40002, 1)")] {
+        let mut idle = RawSession::log_in(front.port(), "app");
+        idle.query("SELECT 1");
+        assert_eq!(judge.value(&format!("SELECT pg_terminate_backend({})", idle.pid)), "t");
+        if let Some(statement) = during {
+            idle.send(&say::query(statement));
+        }
+        let last = idle.read_to_end();
+        assert_eq!(sqlstate(&last).as_deref(), Some("57P01"), "{during:?}: {last:?}");
+    }
+    assert_eq!(judge.value("SELECT count(*) FROM kv WHERE id = 40002"), "0", "what was sent too late was not done");
+    let mut busy = RawSession::log_in(front.port(), "app");
+    busy.send(&say::query("SELECT pg_sleep(599)"));
+    let asleep =
+        "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(599)' AND wait_event = 'PgSleep'";
+    wait::until("the statement runs", || async { front.cluster.primary.ask(asleep).await == "1" }).await;
+    judge.query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(599)'");
+    assert_eq!(sqlstate(&busy.read_to_end()).as_deref(), Some("57P01"));
+}
+
 #[tokio::test]
 async fn notifications_reach_only_who_listens() {
     let front = front::with(&[("pool.size", "2"), ("pool.renewals", "0")]).await;

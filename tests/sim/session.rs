@@ -92,6 +92,7 @@ impl Session {
             global: world.global_floor(),
             catalog: &world.catalog,
             catalog_current: true,
+            ends_expected: false,
             verdicts,
             dice,
             waited: waited(self.waiting, world),
