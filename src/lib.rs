@@ -36,6 +36,7 @@
 //!   and savepoints would have to know what functions do, and be wrong in silence.
 //! - Prepared statements are named by a digest of text, types, search_path, role and catalog version
 //!   ([`session::statements`]), so that sessions share them on a server connection.
+//!   An unnamed one that comes again and again can become such a one (`session::promote`), and nobody sees it.
 //! - BEGIN is held back until the first statement shows what the block is: a READ ONLY block may go to a replica.
 //! - `pgweir.floor` is a setting of the session like any other, which pgweir answers: one session hands it to another by
 //!   SHOW and SET, without a protocol of its own.

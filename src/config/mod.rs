@@ -114,6 +114,8 @@ pub struct PoolConfig {
     pub connect_timeout: Duration,
     /// Most prepared statements on one server connection, least recently used go first; default 500.
     pub statements: usize,
+    /// An unnamed statement that came so often is kept prepared on server connections; default 0: never.
+    pub auto_prepare: usize,
     /// Server processes that a session has marked are closed when it leaves, this many a second; default 10.
     pub renewals: usize,
 }

@@ -85,6 +85,7 @@ pub struct RawPool {
     pub max_lifetime: Option<Span>,
     pub connect_timeout: Option<Span>,
     pub statements: Option<usize>,
+    pub auto_prepare: Option<usize>,
     pub renewals: Option<usize>,
 }
 
@@ -102,6 +103,7 @@ pub struct RawOverride {
     pub max_lifetime: Option<Span>,
     pub connect_timeout: Option<Span>,
     pub statements: Option<usize>,
+    pub auto_prepare: Option<usize>,
     pub renewals: Option<usize>,
 }
 

@@ -98,6 +98,7 @@ fn pool(raw: RawPool, base: &PoolConfig) -> PoolConfig {
         max_lifetime: raw.max_lifetime.map_or(base.max_lifetime, |span| span.0),
         connect_timeout: raw.connect_timeout.map_or(base.connect_timeout, |span| span.0),
         statements: raw.statements.unwrap_or(base.statements),
+        auto_prepare: raw.auto_prepare.unwrap_or(base.auto_prepare),
         renewals: raw.renewals.unwrap_or(base.renewals),
     }
 }
@@ -112,6 +113,7 @@ fn pool_override(raw: RawOverride, base: &PoolConfig) -> PoolOverride {
         max_lifetime: raw.max_lifetime,
         connect_timeout: raw.connect_timeout,
         statements: raw.statements,
+        auto_prepare: raw.auto_prepare,
         renewals: raw.renewals,
     };
     PoolOverride { database: raw.database, user: raw.user, pool: pool(changes, base) }

@@ -45,6 +45,7 @@ pub enum Count {
     StatementsKept,
     StatementsClosed,
     ServerPrepares,
+    AutoPrepared,
     CancelsDelivered,
     CancelsUnknown,
 }
@@ -241,6 +242,11 @@ impl WorkerCells {
     /// `n` statements were prepared on a server connection.
     pub fn server_prepared(&self, n: u64) {
         self.count(Count::ServerPrepares, n);
+    }
+
+    /// For `n` unnamed Parses the server connection had a statement.
+    pub fn auto_prepared(&self, n: u64) {
+        self.count(Count::AutoPrepared, n);
     }
 
     /// A CancelRequest was passed to the node that works for the session.

@@ -197,6 +197,7 @@ fn sessions(page: &mut Page, totals: &Totals) {
     let now = |opened, closed| totals.count(opened).saturating_sub(totals.count(closed)) as f64;
     page.set(&f::STATEMENTS_KEPT, &[], now(Count::StatementsKept, Count::StatementsClosed));
     page.set(&f::SERVER_PREPARES, &[], totals.count(Count::ServerPrepares) as f64);
+    page.set(&f::AUTO_PREPARED, &[], totals.count(Count::AutoPrepared) as f64);
     page.set(&f::VERDICT_HITS, &[], totals.count(Count::VerdictHits) as f64);
     page.set(&f::VERDICT_MISSES, &[], totals.count(Count::VerdictMisses) as f64);
     page.set(&f::PARSES, &[], totals.count(Count::Parses) as f64);

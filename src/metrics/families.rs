@@ -74,6 +74,8 @@ families! {
         "Prepared statements that clients hold.";
     SERVER_PREPARES Counter "pgweir_server_prepares_total" []
         "Statements prepared on server connections. Close to the rate of statements, pool.statements is too small.";
+    AUTO_PREPARED Counter "pgweir_auto_prepared_total" []
+        "Unnamed statements that were prepared on the server connection already (pool.auto_prepare): parsing and planning spared.";
     VERDICT_HITS Counter "pgweir_verdict_cache_hits_total" []
         "Texts whose verdict (may a replica run it?) was known.";
     VERDICT_MISSES Counter "pgweir_verdict_cache_misses_total" []

@@ -131,6 +131,7 @@ pub const RETRIES: Labels = Labels::new(&[
     "wrong_role",
     "stalled",
     "checkout_timeout",
+    "auto_prepared",
 ]);
 
 /// The kinds of `sql::Pin`.

@@ -46,6 +46,8 @@ pub struct ServerStatements {
     serial: u32,
     /// Prepared since `take_made` was called last.
     made: u32,
+    /// Unnamed Parses for which one of these stood, since `take_spared` was called last.
+    spared: u32,
     clock: u64,
 }
 
@@ -83,6 +85,11 @@ impl ServerStatements {
         self.entries.remove(&key).map(|entry| entry.number)
     }
 
+    /// The same by its number.
+    pub fn forget(&mut self, number: u32) {
+        self.entries.retain(|_, entry| entry.number != number);
+    }
+
     pub fn clear(&mut self) {
         self.entries.clear();
     }
@@ -95,6 +102,16 @@ impl ServerStatements {
     /// How many were prepared since the last call, for metrics.
     pub fn take_made(&mut self) -> u32 {
         std::mem::take(&mut self.made)
+    }
+
+    /// A Parse need not be sent.
+    pub fn spare_parse(&mut self) {
+        self.spared += 1;
+    }
+
+    /// How many need not be sent since the last call, for metrics.
+    pub fn take_spared(&mut self) -> u32 {
+        std::mem::take(&mut self.spared)
     }
 
     pub fn len(&self) -> usize {

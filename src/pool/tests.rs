@@ -175,6 +175,7 @@ pub(crate) fn config(size: usize) -> PoolConfig {
         max_lifetime: Duration::from_secs(3600),
         connect_timeout: Duration::from_secs(5),
         statements: 500,
+        auto_prepare: 0,
         renewals: 10,
     }
 }

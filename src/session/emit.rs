@@ -258,6 +258,9 @@ impl Machine {
             io.to_server.pass(range);
             return None;
         };
+        if self.promote(&parse, &verdict, io, link, env) {
+            return None;
+        }
         self.own_names_for(&verdict, Some(parse.text), io, link);
         if parse.name.is_empty() {
             if let Some(text) = self.deallocated(&verdict, io, link) {
@@ -317,10 +320,15 @@ impl Machine {
             }
             self.statements.set_portal(bind.portal, verdict);
         }
-        if bind.statement.is_empty() {
-            self.ensure_unnamed(io, link);
-            io.to_server.pass(range);
-        } else if let Some(number) = self.ensure_named(bind.statement, io, link, env) {
+        let number = match (bind.statement, self.work.promoted) {
+            (b"", None) => {
+                self.ensure_unnamed(io, link);
+                None
+            }
+            (b"", promoted) => promoted,
+            (name, _) => self.ensure_named(name, io, link, env),
+        };
+        if let Some(number) = number {
             let name = server_name(number);
             let total = header.total - bind.statement.len() + name.len();
             let out = io.to_server.put();

@@ -211,6 +211,10 @@ impl Session {
         if made > 0 {
             self.worker.metrics.server_prepared(u64::from(made));
         }
+        let spared = lease.state.statements.take_spared();
+        if spared > 0 {
+            self.worker.metrics.auto_prepared(u64::from(spared));
+        }
         let node = usize::from(lease.node.0);
         let route = if finished.replica.is_some() { Route::Replica(node) } else { Route::Primary(node) };
         let now = Instant::now();

@@ -88,6 +88,7 @@ pub struct Rules {
     pub held_request: usize,
     pub session_statements: usize,
     pub server_statements: usize,
+    pub auto_prepare: usize,
     pub checkout_timeout: Duration,
     pub session_pooling: bool,
     /// The user that server connections log in as.

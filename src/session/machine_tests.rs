@@ -70,6 +70,8 @@ struct Player {
     view: ClusterView,
     verdicts: VerdictCache,
     lease: Option<(LinkRole, ConnectionState)>,
+    /// The connection that was released last.
+    idle: Option<(LinkRole, ConnectionState)>,
     inbox: Vec<u8>,
     request: Vec<u8>,
     reply: Vec<u8>,
@@ -84,6 +86,7 @@ impl Player {
             held_request: 1 << 20,
             session_statements: 100,
             server_statements: 100,
+            auto_prepare: 0,
             checkout_timeout: Duration::from_secs(5),
             session_pooling: false,
             user: "app".into(),
@@ -94,6 +97,7 @@ impl Player {
             view: view(vec![replica(1, 500)]),
             verdicts: VerdictCache::new(1 << 20, 1 << 16),
             lease: None,
+            idle: None,
             inbox: Vec::new(),
             request: Vec::new(),
             reply: Vec::new(),
@@ -194,11 +198,11 @@ impl Player {
     fn follow(&mut self, step: Step) {
         match step {
             Step::Release => {
-                self.lease = None;
+                self.idle = self.lease.take();
                 self.out.push("release".to_owned());
             }
             Step::Retry => {
-                self.lease = None;
+                self.idle = self.lease.take();
                 self.out.push("retry".to_owned());
                 self.inbox.splice(0..0, std::mem::take(&mut self.request));
             }
@@ -319,4 +323,96 @@ fn a_query_that_is_refused_leaves_no_unnamed_statement() {
         player.machine.on_no_lease(&ClientError::canceled(), &input, &mut at, &mut answers);
         assert_eq!(player.machine.statements.unnamed().is_some(), is_left, "after {refused}");
     }
+}
+
+/// An unnamed read as drivers send it, on the connection of the one before it.
+fn unnamed_read(player: &mut Player, node: &[&str]) -> Vec<String> {
+    player.lease = player.idle.take();
+    let messages = ["Parse |SELECT 1|||", "Bind ||||||||", "Describe P|", "Execute |||||", "Sync"];
+    player.inbox = messages.iter().flat_map(|message| encode('F', message)).collect();
+    player.feed();
+    let mut out = std::mem::take(&mut player.out);
+    out.extend(node.iter().flat_map(|line| player.play(line)));
+    out
+}
+
+const ANSWER: [&str; 5] = [
+    "(B) BindComplete",
+    "(B) RowDescription x",
+    "(B) DataRow x",
+    "(B) CommandComplete SELECT 1|",
+    "(B) ReadyForQuery I",
+];
+const HEARD: [&str; 7] = [
+    "< ParseComplete",
+    "< BindComplete",
+    "< RowDescription x",
+    "< DataRow x",
+    "< CommandComplete SELECT 1|",
+    "< ReadyForQuery I",
+    "release",
+];
+const SENT: [&str; 5] = ["> Parse |SELECT 1|||", "> Bind ||||||||", "> Describe P|", "> Execute |||||", "> Sync"];
+
+fn prepared(level: Consistency) -> Player {
+    let mut player = Player::new();
+    player.rules.auto_prepare = 1;
+    player.machine.state.consistency = level;
+    let answer = [&["(B) ParseComplete"][..], &ANSWER].concat();
+    assert_eq!(unnamed_read(&mut player, &answer)[1..], [&SENT[..], &HEARD].concat());
+    let named = ["> Parse pgweir_1|SELECT 1|||", "> Bind |pgweir_1|||||||", SENT[2], SENT[3], SENT[4]];
+    assert_eq!(unnamed_read(&mut player, &answer), [&named[..], &HEARD].concat());
+    assert_eq!(unnamed_read(&mut player, &ANSWER), [&named[1..], &HEARD].concat());
+    player
+}
+
+#[test]
+fn a_read_that_comes_again_is_prepared_once() {
+    for level in [Consistency::Primary, Consistency::Eventual] {
+        let mut player = prepared(level);
+        // The client may bind it again, and a connection that has another unnamed statement must hear of it first.
+        player.lease = player.idle.take();
+        player.inbox = SENT[1..].iter().flat_map(|message| encode('F', &message[2..])).collect();
+        player.feed();
+        assert_eq!(std::mem::take(&mut player.out), SENT);
+        // Where names may come to mean something else it is parsed as the client says.
+        for act in [
+            crate::sql::Act::Set { name: "plan_cache_mode".into(), value: "auto".into() },
+            crate::sql::Act::Set { name: "search_path".into(), value: "a".into() },
+        ] {
+            let mut player = prepared(level);
+            player.machine.settings_mut().apply(&act);
+            let sent = unnamed_read(&mut player, &[]);
+            let parse = sent.iter().find(|line| line.starts_with("> Parse")).expect("a Parse");
+            assert_eq!(
+                *parse == SENT[0],
+                matches!(&act, crate::sql::Act::Set { name, .. } if name == "plan_cache_mode")
+            );
+        }
+    }
+}
+
+/// Whatever went wrong may come of the statement's having been prepared earlier.
+#[test]
+fn after_an_error_it_is_sent_as_the_client_said_and_that_answer_counts() {
+    let error = "(B) ErrorResponse SERROR|VERROR|C0A000|Mcached plan must not change result type||";
+    for failed in [&[error, ANSWER[4]][..], &[ANSWER[0], error, ANSWER[4]]] {
+        let mut player = prepared(Consistency::Primary);
+        let out = unnamed_read(&mut player, failed);
+        assert_eq!(out[4..], [&["retry", "checkout Primary"][..], &SENT].concat());
+        let answer = [&["(B) ParseComplete"][..], &ANSWER].concat();
+        let heard: Vec<String> = answer.iter().flat_map(|line| player.play(line)).collect();
+        assert_eq!(heard, HEARD);
+    }
+}
+
+/// It is the client's own error, and in its place.
+#[test]
+fn a_cancel_is_heard_behind_the_answer_to_the_parse() {
+    let mut player = prepared(Consistency::Primary);
+    let error = "(B) ErrorResponse SERROR|VERROR|C57014|Mcanceled||";
+    let out = unnamed_read(&mut player, &[error, ANSWER[4]]);
+    assert_eq!(out[4..], ["< ParseComplete", &error.replace("(B)", "<"), "< ReadyForQuery I", "release"]);
+    // It is closed before the connection is used again.
+    assert_eq!(unnamed_read(&mut player, &[])[0], "> Close Spgweir_1|");
 }

@@ -14,6 +14,7 @@ pub mod machine;
 mod naming;
 pub mod pins;
 pub mod pipeline;
+mod promote;
 pub mod relay;
 mod replication;
 mod replies;
@@ -116,6 +117,7 @@ impl Sections {
             held_request: self.limits.held_request,
             session_statements: self.limits.session_statements,
             server_statements: pool.statements,
+            auto_prepare: pool.auto_prepare,
             checkout_timeout: pool.checkout_timeout,
             session_pooling: pool.mode == PoolMode::Session,
             user: user.into(),

@@ -16,6 +16,8 @@ pub enum Owed {
     Ours(Ours),
     /// The client's Parse. What to undo if it fails.
     Parse(Parsed),
+    /// The client's Parse of what the server connection has prepared: we answer it in front of the next reply.
+    Known,
     Bind,
     /// ParameterDescription, then RowDescription or NoData.
     DescribeStatement,

@@ -3,7 +3,9 @@
 
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
-use super::work::{Awaited, Block, CopyIn, Fate, Forward, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces};
+use super::work::{
+    Awaited, Block, CopyIn, Fate, Forward, PROMOTED, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces,
+};
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
@@ -108,6 +110,10 @@ impl Machine {
         link: &mut Link<'_>,
         env: &Env<'_>,
     ) -> Fare {
+        if let Some(Owed::Known) = self.owed.front() {
+            self.owed.pop();
+            frontend::message(io.to_client.put(), b'1', |_| {});
+        }
         let ours = matches!(
             self.owed.front(),
             Some(Owed::Ours(_) | Owed::OurParse(_) | Owed::OurClose(_) | Owed::OurUnnamed | Owed::OurStandIn(_))
@@ -206,15 +212,18 @@ impl Machine {
             // Nobody asked it anything, and the block goes on elsewhere.
             return Fare::Drop;
         }
-        // The primary's word counts, unless it is its last that nobody asked for.
-        let matters = !Machine::on_replica(link) && (!ended || env.ends_expected);
+        let promoted = self.demote(link);
+        // The primary's word counts, unless it is its last that nobody asked for, or was said of a statement that stands for
+        // the client's.
+        let counts = if ended { env.ends_expected } else { !promoted };
+        let matters = !Machine::on_replica(link) && counts;
         let held = self.work.reply == Reply::Held && sqlstate != QUERY_CANCELED && !matters;
         self.work.fate = match (held, ended) {
             (true, _) => Fate::Refused,
             (false, true) => Fate::Ended,
             (false, false) => Fate::Failed,
         };
-        self.refusal = refusal(sqlstate);
+        self.refusal = if promoted && !Machine::on_replica(link) { PROMOTED } else { refusal(sqlstate) };
         if !matches!(self.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
             self.on_skip(link);
         }

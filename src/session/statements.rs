@@ -151,6 +151,27 @@ pub fn key(name: &[u8], rest: &[u8], settings: &Settings, catalog: u64) -> State
         hash.update(value);
     }
     hash.update(rest);
+    shortened(hash)
+}
+
+/// The key of an unnamed statement that all sessions share that have the same settings: plans depend on more of them than
+/// names do. What a session calls itself changes nothing.
+pub fn shared_key(rest: &[u8], settings: &Settings, catalog: u64) -> StatementKey {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&catalog.to_le_bytes());
+    hash.update(&0_u64.to_le_bytes());
+    for (name, value) in settings.iter().filter(|(name, _)| &***name != "application_name") {
+        for part in [name.as_bytes(), value] {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.update(&u64::MAX.to_le_bytes());
+    hash.update(rest);
+    shortened(hash)
+}
+
+fn shortened(hash: digest::Context) -> StatementKey {
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finish().as_ref()[..16]);
     StatementKey(key)
@@ -170,5 +191,16 @@ mod tests {
         assert_ne!(base, key(b"s", b"SELECT 1\0\0\0", &path, 1));
         assert_ne!(base, key(b"s", b"SELECT 1\0\0\0", &none, 2));
         assert_ne!(base, key(b"t", b"SELECT 1\0\0\0", &none, 1));
+    }
+
+    #[test]
+    fn a_shared_key_tells_all_settings_apart_but_the_sessions_name() {
+        let settings = |name: &str| [(name.into(), b"a".as_slice().into())].into_iter().collect();
+        let base = shared_key(b"SELECT 1\0\0\0", &Settings::new(), 1);
+        assert_eq!(base, shared_key(b"SELECT 1\0\0\0", &settings("application_name"), 1));
+        assert_ne!(base, shared_key(b"SELECT 1\0\0\0", &settings("datestyle"), 1));
+        assert_ne!(base, shared_key(b"SELECT 1\0\0\x01\0\0\0\x17", &Settings::new(), 1));
+        assert_ne!(base, shared_key(b"SELECT 1\0\0\0", &Settings::new(), 2));
+        assert_ne!(base, key(b"", b"SELECT 1\0\0\0", &Settings::new(), 1));
     }
 }

@@ -106,6 +106,8 @@ pub struct Unit {
     pub portal: bool,
     /// So many Execute messages so far.
     executes: u32,
+    /// The kinds of its last eight messages, the newest in the lowest byte; a Describe of a statement is a `d`.
+    kinds: u64,
     /// Statements and portals that the unit itself names.
     names: SmallVec<[(u8, Box<[u8]>, Rc<Verdict>); 2]>,
 }
@@ -125,7 +127,14 @@ impl Unit {
         self.portal = false;
         self.executes = 0;
         self.names_statements = NamesStatements::No;
+        self.kinds = 0;
         self.names.clear();
+    }
+
+    /// One statement that is parsed, bound to the unnamed portal, described there or not, and executed to its end.
+    pub fn is_one_statement(&self) -> bool {
+        const KINDS: [u64; 2] = [u64::from_be_bytes(*b"\0\0\0\0PBES"), u64::from_be_bytes(*b"\0\0\0PBDES")];
+        KINDS.contains(&self.kinds) && !self.portal
     }
 
     /// Reads on in `input`, which begins with the unit's first byte.
@@ -157,6 +166,8 @@ impl Unit {
     }
 
     fn member(&mut self, tag: u8, body: &[u8], reader: &mut Reader<'_>) -> Option<End> {
+        let kind = if (tag, body.first()) == (b'D', Some(&b'S')) { b'd' } else { tag };
+        self.kinds = self.kinds << 8 | u64::from(kind);
         match tag {
             b'Q' => {
                 if !self.trivial {

@@ -108,6 +108,8 @@ pub(super) struct Work {
     pub skipping: bool,
     pub from_client: Piecemeal,
     pub from_server: Piecemeal,
+    /// What stands for the unnamed statement on the server connection: a shared one of this number.
+    pub promoted: Option<u32>,
     /// The texts with acts whose execution is over.
     pub executed: Vec<Executed>,
 }
@@ -141,6 +143,9 @@ pub(super) enum Replay {
 
 /// The metrics' word for SQLSTATE 25006.
 pub(super) const READ_ONLY: &str = "read_only";
+
+/// The metrics' word for an error where a shared statement stood for an unnamed one.
+pub(super) const PROMOTED: &str = "auto_prepared";
 
 /// What kept a unit from being answered where it was sent first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

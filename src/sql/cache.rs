@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::findings::Literals;
+use super::regulars::Regulars;
 use super::{Act, Effect, Lexis, Reason, Verdict, classify, fingerprint, hint};
 use crate::catalog::Catalog;
 
@@ -35,6 +36,8 @@ pub struct VerdictCache {
     /// How often something was learned; see `edition`.
     lessons: u64,
     stats: Stats,
+    /// Of unnamed statements, to know which are worth being kept prepared.
+    pub regulars: Regulars,
 }
 
 /// Counted for metrics.
@@ -83,6 +86,7 @@ impl VerdictCache {
             unusual: Rc::new(unusual),
             lessons: 0,
             stats: Stats::default(),
+            regulars: Regulars::default(),
         }
     }
 

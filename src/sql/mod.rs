@@ -13,6 +13,7 @@ mod keyword;
 mod names;
 pub mod parse;
 pub mod proof;
+mod regulars;
 pub mod setting;
 mod statement;
 mod utility;

@@ -2,6 +2,7 @@
 //! fixpoint call it. It never interprets what it parsed.
 
 pub use pg_query::NodeEnum as Tree;
+pub use pg_query::NodeRef;
 pub use pg_query::protobuf as node;
 
 use super::weight::{self, Excess};

@@ -18,6 +18,7 @@ mod levels;
 mod limits;
 mod login;
 mod oracle;
+mod prepared;
 mod read_only;
 mod routing;
 mod shared;

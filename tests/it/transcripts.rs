@@ -4,8 +4,11 @@
 
 use crate::harness::front::{self, Front};
 use crate::harness::raw::{Message, RawSession, say};
+use crate::prepared;
 
 const FILES: &[(&str, &str)] = &[
+    // First, as long as the catalog is known: after DDL nothing is prepared for a while.
+    ("prepared", include_str!("transcripts/prepared.txt")),
     ("simple", include_str!("transcripts/simple.txt")),
     ("extended", include_str!("transcripts/extended.txt")),
     ("pipelines", include_str!("transcripts/pipelines.txt")),
@@ -63,11 +66,24 @@ async fn every_answer_is_the_primarys_to_the_byte() {
 /// through one server connection, each in a new session.
 #[tokio::test]
 async fn every_answer_is_the_primarys_even_through_one_server_connection() {
-    let front = front::with(&[("pool.size", "1")]).await;
+    check_one_connection(&front::with(&[("pool.size", "1")]).await);
+}
+
+/// Nor can a session tell that a statement of its own was prepared by another one.
+#[tokio::test]
+async fn every_answer_is_the_primarys_even_where_statements_are_kept_prepared() {
+    let front = prepared::front(&[]).await;
+    let before = prepared::spared(&front);
+    check_one_connection(&front);
+    let spared = prepared::spared(&front);
+    assert!(before.is_none_or(|before| spared > Some(before + 50.0)), "{spared:?} Parses were not sent");
+}
+
+fn check_one_connection(front: &Front) {
     let differing: Vec<String> = FILES
         .iter()
         .flat_map(|(file, text)| scripts(text).into_iter().map(move |script| (file, script)))
-        .filter_map(|(file, script)| twin(&front, &script, Portions::Whole).err().map(|why| format!("{file}: {why}")))
+        .filter_map(|(file, script)| twin(front, &script, Portions::Whole).err().map(|why| format!("{file}: {why}")))
         .collect();
     assert!(differing.is_empty(), "{} transcripts differ:\n{}", differing.len(), differing.join("\n"));
 }

@@ -358,6 +358,14 @@ impl Client {
     }
 
     fn extended(&mut self, out: &mut Vec<u8>, dice: &mut Dice) {
+        if dice.one_in(4) {
+            // What drivers send of a statement that is not prepared.
+            put_parse(out, b"", READ);
+            bind(out, b"", b"", Some(dice.below(4)));
+            message(out, b'D', |out| out.extend_from_slice(b"P\0"));
+            run(out, b"", 0);
+            return end(out, b'S');
+        }
         let mut flushed = None;
         let (mut sound, mut bound) = (self.is_sound(), false);
         for _ in 0..=dice.below(3) {

@@ -122,6 +122,8 @@ pub struct World {
     pub dice: Dice,
     pub catalog: Catalog,
     pub replica_reads: u64,
+    /// Unnamed Parses that were not sent.
+    pub spared: u64,
     pub promotions: usize,
     /// So many disasters are still to come.
     disasters: usize,
@@ -203,6 +205,7 @@ impl World {
             dice,
             catalog: catalog(),
             replica_reads: 0,
+            spared: 0,
             promotions: 0,
             disasters,
             value: 0,
@@ -465,7 +468,8 @@ impl World {
     }
 
     /// A lease ends: nothing of the session may be left that the connection's state does not know.
-    pub fn put_back(&mut self, connection: Connection) {
+    pub fn put_back(&mut self, mut connection: Connection) {
+        self.spared += u64::from(connection.state.statements.take_spared());
         if self.is_dead(&connection.seat) || connection.generation != self.nodes[connection.seat.node].generation {
             return;
         }
