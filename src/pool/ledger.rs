@@ -201,9 +201,10 @@ impl Ledger {
         (sequel, talking)
     }
 
-    /// Nobody gets a connection now without waiting for another session.
+    /// Nobody gets a connection now without waiting for another session. What is being opened is for those who wait.
     pub fn is_exhausted(&self, now: Instant) -> bool {
-        self.book.idle() == 0 && (self.book.total() >= self.book.size || self.backoff.error(now).is_some())
+        let may_open = self.book.total() < self.book.size && self.backoff.error(now).is_none();
+        self.book.idle() == 0 && self.book.opening() <= self.book.waiting() && !may_open
     }
 
     /// A session ended: its home is closed if the session has marked it.

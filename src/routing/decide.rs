@@ -9,13 +9,19 @@ use std::time::Duration;
 use super::balance::{self, Candidates};
 use super::freshness::{self, Demand, Obstacle, Standing};
 use super::{Decision, Reason, Request, RouteSetting, Target, Transaction};
-use crate::cluster::{ClusterView, Health, NodeView, Role};
+use crate::cluster::{ClusterView, Health, NodeId, NodeView, Role};
 use crate::config::{ClusterConfig, OnNoReplica, RoutingConfig};
 use crate::sql::{Consistency, Effect, Hint};
 
 /// Where `request` runs, and why.
 pub fn decide(request: &Request<'_>, view: &ClusterView, config: &RoutingConfig, cluster: &ClusterConfig) -> Decision {
-    let level = match by_statement(request).or_else(|| by_wish(request)) {
+    let block = match request.session.transaction {
+        Transaction::OnReplica(node) => Some(node),
+        _ => None,
+    };
+    // A hint cannot tear a block apart, only what must not run there, or its replica does not have.
+    let wish = || by_wish(request).filter(|_| block.is_none());
+    let level = match by_statement(request).or_else(wish) {
         Some(decision) => return decision,
         None => level(request),
     };
@@ -24,7 +30,8 @@ pub fn decide(request: &Request<'_>, view: &ClusterView, config: &RoutingConfig,
         return primary(Reason::NoReplica);
     }
     let mut usable: Candidates<'_> = view.nodes.iter().filter(|node| is_usable(node, view)).collect();
-    if usable.is_empty() && request.avoid.is_empty() {
+    usable.retain(|node| block.is_none_or(|block| block == node.id));
+    if usable.is_empty() && request.avoid.is_empty() && block.is_none() {
         return without_replica(request, config);
     }
     usable.retain(|node| !request.avoid.contains(&node.id));
@@ -48,18 +55,21 @@ fn primary(reason: Reason) -> Decision {
     Decision { target: Target::Primary, reason }
 }
 
+fn stays(node: NodeId) -> Decision {
+    Decision { target: Target::Replica(node), reason: Reason::ReadOnlyTransaction }
+}
+
 /// What the transaction and the statement itself leave no choice about.
 fn by_statement(request: &Request<'_>) -> Option<Decision> {
     let verdict = request.verdict;
     let statement = || primary(Reason::Statement(verdict.reason.clone()));
     match request.session.transaction {
-        // A block runs whole on one node: a hint cannot tear it apart, only a statement that must not run there can.
-        Transaction::OnReplica(node) => Some(match verdict.effect {
-            Effect::Read | Effect::RefusedReadOnly | Effect::Follow => {
-                Decision { target: Target::Replica(node), reason: Reason::ReadOnlyTransaction }
-            }
-            Effect::Primary => statement(),
-        }),
+        // Each of its reads takes a snapshot of its own, and must see what any other read must.
+        Transaction::OnReplica(node) => match verdict.effect {
+            Effect::Read => None,
+            Effect::RefusedReadOnly | Effect::Follow => Some(stays(node)),
+            Effect::Primary => Some(statement()),
+        },
         Transaction::OnPrimary | Transaction::Announced { read_only: false } => {
             Some(primary(Reason::ExplicitTransaction))
         }
@@ -155,7 +165,10 @@ fn among(
         return Decision { target: Target::Wait(config.floor_wait), reason: Reason::Rebalance };
     }
     if let Some(node) = balance::choose(&fresh, request.dice) {
-        return Decision { target: Target::Replica(node), reason: Reason::Replica };
+        return match request.session.transaction {
+            Transaction::OnReplica(_) => stays(node),
+            _ => Decision { target: Target::Replica(node), reason: Reason::Replica },
+        };
     }
     let reason = if with_standing(&held, Standing::Uncovered).next().is_some() {
         Reason::LastReadUncovered

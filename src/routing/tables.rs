@@ -178,10 +178,28 @@ mod tests {
         for kind in [Effect::Read, Effect::RefusedReadOnly, Effect::Follow] {
             let here = case().with(inside(Transaction::OnReplica(NodeId(2)))).with(effect(kind));
             assert_eq!(here.decide(), stays);
-            assert_eq!(here.clone().with(hint(Hint::Primary)).decide(), stays);
-            assert_eq!(here.with(floor(UNKNOWN)).decide(), stays);
+            assert_eq!(here.with(hint(Hint::Primary)).decide(), stays);
         }
         case().with(inside(Transaction::OnReplica(NodeId(2)))).with(effect(Effect::Primary)).is_primary(write());
+    }
+
+    /// Seed 3161 of the simulation: at READ COMMITTED the second read of a block sees what was committed after the first.
+    #[test]
+    fn a_block_leaves_a_replica_that_lacks_what_its_next_read_must_see() {
+        let here = case().with(|c| c.session.transaction = Transaction::OnReplica(NodeId(2)));
+        let lacking = here.clone().with(|c| {
+            c.session.consistency = Consistency::Strict;
+            c.sample = Some(Sample { number: 51, position: at(2, 1100) });
+        });
+        lacking.waits(WAIT, Reason::ReplicaBehind);
+        lacking.clone().with(|c| c.waited = WAIT).is_primary(Reason::ReplicaBehind);
+        let asked = lacking.clone().with(|c| c.arrived = 51);
+        asked.waits(WAIT, Reason::FloorUnknown);
+        // The other replica has it, but has not the block.
+        lacking.with(|c| c.view.nodes[1].replay = Lsn(1100)).waits(WAIT, Reason::ReplicaBehind);
+        here.clone().with(|c| c.view.nodes[2].health = Health::Lagging).is_primary(Reason::ReplicaFailed);
+        let only_ends = here.with(effect(Effect::Follow)).with(floor(UNKNOWN)).decide();
+        assert_eq!(only_ends.target, Target::Replica(NodeId(2)));
     }
 
     #[test]

@@ -177,6 +177,10 @@ impl Session {
             let step = self.machine.on_no_lease(&error, &inbox, &mut at, &mut answers);
             self.inbox.extend_from_slice(&inbox[at..]);
             self.send_client(&answers);
+            if self.lease.as_ref().is_some_and(is_replica) {
+                // The block there has failed for the client, and goes on as one that was lost.
+                self.drop_lease();
+            }
             if let super::machine::Step::Close(end) = step {
                 return Err(end);
             }

@@ -26,7 +26,8 @@ use crate::worker::Worker;
 /// A connection that a login waits for, in an interval of looking for a primary.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A login waits so long for a home to be opened; a primary that takes longer is not well, and reads go on without it.
+/// A login waits so long for a home to be opened, and again as long as the primary answers probes meanwhile: one that is
+/// silent is not well, and reads go on without it.
 const HOME_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Session {
@@ -138,21 +139,8 @@ async fn greet(
 ) -> Result<(Greeting, Option<u64>), Unfit> {
     let key = (request.database.as_str().into(), request.user.as_str().into(), kind(startup));
     if let Some(mut greeting) = shared.greetings.known(&key) {
-        let primary = shared.cluster.view().primary;
-        let pool = primary.map(|node| pool(shared, node, request, credentials)).filter(|pool| !pool.is_exhausted());
-        let lease = match pool {
-            Some(pool) => match checkout(&pool, worker, Instant::now() + HOME_PATIENCE).await {
-                Ok(lease) => Some(lease),
-                Err(CheckoutError::Refused { sqlstate, error, .. }) if is_final(&sqlstate) => {
-                    return Err(Unfit::Said(error.to_vec()));
-                }
-                Err(_) => None,
-            },
-            None => None,
-        };
-        // Without a connection a number of our own: another session's process must not be taken for this one's.
-        let vacant = lease.as_ref().filter(|lease| lease.is_vacant());
-        greeting.pid = vacant.map_or_else(|| shared.cancels.next_pid(), |lease| lease.pid());
+        let lease = home_lease(worker, shared, request, credentials).await?;
+        greeting.pid = told_pid(shared, lease.as_ref());
         let connection = lease.map(|mut lease| {
             settle_in(&mut lease, home);
             let id = lease.id.0;
@@ -190,7 +178,7 @@ async fn greet(
     let greeting = Greeting {
         notices: notices.into(),
         parameters: lease.parameters().into(),
-        pid: lease.pid(),
+        pid: told_pid(shared, Some(&lease)),
         startup: Arc::clone(startup),
     };
     settle_in(&mut lease, home);
@@ -203,6 +191,13 @@ async fn greet(
 /// Whether a refusal is about who asks, or for what, and not about a node that takes nobody now.
 fn is_final(sqlstate: &str) -> bool {
     !sqlstate.starts_with("53") && !sqlstate.starts_with("57")
+}
+
+/// The process that will be the session's own, else a number of our own: another session's process must not be taken for
+/// this one's.
+fn told_pid(shared: &Shared, lease: Option<&Lease>) -> u32 {
+    let vacant = lease.filter(|lease| lease.is_vacant());
+    vacant.map_or_else(|| shared.cancels.next_pid(), |lease| lease.pid())
 }
 
 /// If there are more sessions than connections, some have no home.
@@ -220,6 +215,36 @@ fn is_exhausted(shared: &Shared, request: &StartupRequest, credentials: &Credent
 
 fn pool(shared: &Shared, node: NodeId, request: &StartupRequest, credentials: &Credentials) -> Arc<Pool> {
     shared.pools.pool(node, &request.database, &request.user, credentials)
+}
+
+/// A connection for a session that could also be greeted without one: it waits for the primary, not for other sessions.
+async fn home_lease(
+    worker: &Rc<Worker>,
+    shared: &Shared,
+    request: &StartupRequest,
+    credentials: &Credentials,
+) -> Result<Option<Lease>, Unfit> {
+    let until = Instant::now() + shared.rules(&request.database, &request.user).checkout_timeout;
+    while let Some(primary) = shared.cluster.view().primary {
+        let (since, pool) = (Instant::now(), pool(shared, primary, request, credentials));
+        if pool.is_exhausted() {
+            break;
+        }
+        match checkout(&pool, worker, until.min(since + HOME_PATIENCE)).await {
+            Ok(lease) => return Ok(Some(lease)),
+            Err(CheckoutError::Refused { sqlstate, error, .. }) if is_final(&sqlstate) => {
+                return Err(Unfit::Said(error.to_vec()));
+            }
+            Err(CheckoutError::Timeout { .. }) if Instant::now() < until && has_answered(shared, primary, since) => {}
+            Err(_) => break,
+        }
+    }
+    Ok(None)
+}
+
+/// Whether the node answered a probe lately.
+fn has_answered(shared: &Shared, node: NodeId, since: Instant) -> bool {
+    shared.cluster.view().node(node).and_then(|node| node.answered).is_some_and(|at| at >= since)
 }
 
 /// A connection to the primary, as soon as there is one.

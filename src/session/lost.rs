@@ -18,11 +18,7 @@ impl Machine {
         }
         if self.rests_on_replica(role) {
             // So far only reads were in the block, each with a snapshot of its own: it is opened again with the next one.
-            let failed = self.status == TransactionStatus::Failed;
             self.replay(node, role);
-            if failed {
-                self.block = Block::Doomed;
-            }
             self.statements.drop_portals();
             return Step::Release;
         }
@@ -92,11 +88,7 @@ impl Machine {
     /// The unit is done once more, elsewhere if possible.
     fn replay(&mut self, node: NodeId, role: LinkRole) -> Step {
         self.undo();
-        // A block that was already leaving its replica is announced again.
-        self.block = match std::mem::take(&mut self.block) {
-            Block::Replica(announced) => Block::Announced(announced),
-            block => block,
-        };
+        self.give_up_replica();
         if self.phase == Phase::Running || role == LinkRole::Primary {
             let refused = self.now.work.fate == Fate::Refused;
             self.now.setback = Setback::Lost(if refused { self.now.refusal } else { "connection_lost" });
@@ -106,6 +98,15 @@ impl Machine {
         self.phase = Phase::Ready;
         self.now.unit.reset();
         Step::Retry
+    }
+
+    /// The block's replica has it no more: as the client knows it, it is announced again or has failed.
+    pub(super) fn give_up_replica(&mut self) {
+        self.block = match std::mem::take(&mut self.block) {
+            Block::Replica(_) if self.status == TransactionStatus::Failed => Block::Doomed,
+            Block::Replica(announced) => Block::Announced(announced),
+            block => block,
+        };
     }
 
     /// As far as the answers went that the client has.

@@ -72,12 +72,12 @@ impl Machine {
         Ok(self.place(end, io, link, env))
     }
 
-    /// Inside a transaction block on the primary, or one that failed, there is nothing to decide: messages go on as they come.
+    /// Inside a transaction block on the primary there is nothing to decide: messages go on as they come.
     fn is_direct(&self) -> bool {
         match self.status {
             TransactionStatus::Idle => false,
             TransactionStatus::InTransaction => matches!(self.block, Block::Primary),
-            TransactionStatus::Failed => true,
+            TransactionStatus::Failed => !matches!(self.block, Block::Replica(_)),
         }
     }
 
@@ -172,7 +172,9 @@ impl Machine {
         if matches!(self.now.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
             return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
         }
-        if verdict.effect != Effect::Read && matches!(self.block, Block::Replica(_)) && !ends_block(verdict) {
+        // One that failed there is good for its end only: a node that runs what comes behind must be the right one.
+        let only_ends = verdict.effect != Effect::Read || self.status == TransactionStatus::Failed;
+        if only_ends && matches!(self.block, Block::Replica(_)) && !self.now.unit.ends_block() {
             return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
         }
         self.state.floor = routing::settle(self.state.floor, env.sample, env.view);
@@ -297,9 +299,7 @@ impl Machine {
     /// The block cannot stay on its replica: it is rolled back there, to be opened on the primary.
     fn leave(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         link.state.unnamed = None;
-        if let Block::Replica(announced) = std::mem::take(&mut self.block) {
-            self.block = Block::Announced(announced);
-        }
+        self.give_up_replica();
         frontend::put_query(io.to_server.put(), b"ROLLBACK");
         self.now.owed.push(Owed::Ours(Ours::Rollback));
         self.now.setback = Setback::Refused("moved");
@@ -333,10 +333,4 @@ impl Machine {
 
 fn is_deposed(link: &Link<'_>, env: &Env<'_>) -> bool {
     link.role == LinkRole::Primary && env.view.has_another_primary(link.node)
-}
-
-/// Only COMMIT or ROLLBACK, which a block on a replica may end with where it is.
-fn ends_block(verdict: &Verdict) -> bool {
-    matches!(verdict.acts.as_slice(), [Act::Commit { chain: false } | Act::Rollback { chain: false }])
-        && verdict.statements == 1
 }

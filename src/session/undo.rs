@@ -4,6 +4,7 @@
 use super::machine::{Link, Machine};
 use super::pipeline::{Closed, Owed, Parsed};
 use super::statements::{Statement, Unnamed};
+use super::work::Traces;
 use crate::pool::state::UnnamedKey;
 
 /// One change, by its opposite.
@@ -34,6 +35,10 @@ impl Machine {
         if self.now.owed.is_empty() {
             self.now.work.end = None;
             self.now.work.skipping = true;
+        }
+        if skipped.iter().any(|owed| matches!(owed, Owed::OurParse(_))) {
+            // If statements were about to get their own names behind the error, they did not.
+            self.traces.remove(Traces::OWN_NAMES);
         }
         self.take_back(skipped, |owed| take_back_on_server(owed, link));
     }

@@ -104,6 +104,8 @@ pub struct Unit {
     pub names_statements: NamesStatements,
     /// Names a portal, or wants a part of its rows: it depends on where the portal is.
     pub portal: bool,
+    /// So many Execute messages so far.
+    executes: u32,
     /// The kinds of its last eight messages, the newest in the lowest byte; a Describe of a statement is a `d`.
     kinds: u64,
     /// Statements and portals that the unit itself names.
@@ -119,6 +121,7 @@ impl Unit {
         self.worst = None;
         self.needs_node = false;
         self.portal = false;
+        self.executes = 0;
         self.names_statements = NamesStatements::No;
         self.kinds = 0;
         self.names.clear();
@@ -177,8 +180,9 @@ impl Unit {
             b'D' => self.describe(body, reader),
             b'E' => {
                 self.needs_node = true;
+                self.executes += 1;
                 self.portal |= frontend::execute(body).is_none_or(|(portal, rows)| !portal.is_empty() || rows != 0);
-                if self.worst.as_ref().is_some_and(|worst| worst.effect != Effect::Read) {
+                if self.worst.as_ref().is_some_and(|worst| worst.effect != Effect::Read) && !self.ends_block() {
                     // It is the primary's in any case, and a COPY FROM STDIN answers before the Sync.
                     return Some(End::Flush);
                 }
@@ -272,6 +276,16 @@ impl Unit {
         if self.worst.as_ref().is_none_or(|worst| rank(verdict.effect) > rank(worst.effect)) {
             self.worst = Some(verdict);
         }
+    }
+
+    /// Only COMMIT or ROLLBACK, which a block on a replica may end with where it is: what comes behind is not of the block.
+    pub fn ends_block(&self) -> bool {
+        self.executes <= 1
+            && self.texts.len() <= 1
+            && self.worst.as_ref().is_some_and(|worst| {
+                matches!(worst.acts.as_slice(), [Act::Commit { chain: false } | Act::Rollback { chain: false }])
+                    && worst.statements == 1
+            })
     }
 
     /// The deciding verdict; a unit without any text is a read of nothing.

@@ -1,4 +1,4 @@
-//! Recovery conflicts over locks, snapshots and buffers, and a replica that takes no more connections: the client gets its
+//! Recovery conflicts over locks, snapshots, buffers, tablespaces and databases, and a replica that takes no more connections: the client gets its
 //! answer from another node and hears nothing. Whoever deadlocks with replay must hold a cursor, and those stay on the primary.
 
 use std::future::Future;
@@ -18,6 +18,8 @@ async fn recovery_conflicts_end_no_read() {
     a_lock_on_the_primary_ends_no_read(&front).await;
     a_vacuum_on_the_primary_ends_no_read(&front).await;
     a_pinned_buffer_ends_no_read(&front).await;
+    a_dropped_tablespace_ends_no_read(&front).await;
+    a_dropped_database_ends_only_its_own_sessions(&front).await;
 }
 
 fn retried(front: &Front, reason: &str) -> f64 {
@@ -91,6 +93,54 @@ async fn a_pinned_buffer_ends_no_read(front: &Front) {
         primary.run_in("app", "VACUUM pinned").await;
     })
     .await;
+}
+
+/// Its temporary files lie there: replay terminates whoever might have some.
+async fn a_dropped_tablespace_ends_no_read(front: &Front) {
+    let primary = &front.cluster.primary;
+    primary.run_in("postgres", "ALTER SYSTEM SET allow_in_place_tablespaces = on").await;
+    primary.run_in("postgres", "SELECT pg_reload_conf()").await;
+    for replica in &front.cluster.replicas {
+        replica.run_in("postgres", "ALTER SYSTEM SET temp_tablespaces = 'spilled'").await;
+        replica.run_in("postgres", "ALTER SYSTEM SET work_mem = '64kB'").await;
+        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
+    }
+    let session = front.connect("app").await;
+    let read = "SELECT count(*) FROM (SELECT a.name FROM numbers a, numbers b ORDER BY a.name, b.id OFFSET 0) s";
+    meets(front, &session, read, "1000000", || async {
+        primary.run_in("postgres", "DROP TABLESPACE IF EXISTS spilled").await;
+        primary.run_in("postgres", "CREATE TABLESPACE spilled LOCATION ''").await;
+        primary.run_in("postgres", "GRANT CREATE ON TABLESPACE spilled TO app").await;
+    })
+    .await;
+}
+
+/// Nobody can answer its read any more, and nobody else's is touched.
+async fn a_dropped_database_ends_only_its_own_sessions(front: &Front) {
+    let primary = &front.cluster.primary;
+    primary.run_in("postgres", "CREATE DATABASE doomed").await;
+    front.cluster.wait_for_replay().await;
+    let url = format!("postgres://app:secret@127.0.0.1:{}/doomed", front.port());
+    let (doomed, bystander) = (Session::open(&url).await.expect("a login"), front.connect("app").await);
+    let read = "SELECT count(*) FROM generate_series(1, 300000000)";
+    let drop = async {
+        wait::until("it runs somewhere", || async {
+            let active = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'doomed' AND state = 'active'";
+            let mut count = 0;
+            for node in front.cluster.nodes() {
+                count += node.ask(active).await.parse::<u32>().expect("a number");
+            }
+            count > 0
+        })
+        .await;
+        primary.run_in("postgres", "DROP DATABASE doomed WITH (FORCE)").await;
+        for _ in 0..20 {
+            assert_eq!(bystander.value("SELECT name FROM numbers WHERE id = 3").await, "number 3");
+        }
+    };
+    let (answer, ()) = tokio::join!(wait::in_time("the read's end", doomed.try_value(read)), drop);
+    let error = answer.expect_err("its database is gone");
+    assert!(error.code().is_none_or(|code| matches!(code.code(), "3D000" | "57P01" | "57P04" | "08006")), "{error:?}");
 }
 
 /// Somebody else's sessions fill the replicas: the role may have no more there, and the primary answers.

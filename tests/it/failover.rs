@@ -192,6 +192,37 @@ async fn an_old_primary_that_returns_gets_no_writes() {
     assert_eq!(front.cluster.replicas[0].ask("SELECT count(*) FROM kv WHERE id > 60000").await, "49");
 }
 
+/// A promotion that the old primary never hears of: it runs on, takes connections, and would acknowledge what is lost.
+#[tokio::test]
+async fn nothing_reaches_an_old_primary_that_nobody_fenced() {
+    let front = front::alone("unfenced", QUICK).await;
+    if front.proxy().is_none() {
+        return;
+    }
+    let [old, heir, _] = front.cluster.nodes();
+    let (writer, holder, other) = (front.connect("app").await, front.connect("app").await, front.connect("app").await);
+    writer.batch_execute("BEGIN; INSERT INTO kv VALUES (70001, 1)").await.expect("it is written");
+    holder.batch_execute("SELECT pg_advisory_lock(7)").await.expect("it is locked");
+    front.cluster.wait_for_replay().await;
+    heir.promote().await;
+    wait::until("writes reach the new primary", || async {
+        let wrote = other.batch_execute("INSERT INTO kv VALUES (70002, 1) ON CONFLICT DO NOTHING").await;
+        wrote.is_ok() && heir.ask("SELECT count(*) FROM kv WHERE id = 70002").await == "1"
+    })
+    .await;
+    let before = old.ask("SELECT count(*) FROM kv WHERE id > 70000").await;
+    // Both kept a connection to the old one: the block and the lock are lost, with an error.
+    let lost = writer.batch_execute("COMMIT").await.expect_err("the block is lost");
+    assert!(lost.is_closed() || lost.code().is_some_and(|code| code.code().starts_with("08")), "{lost:?}");
+    holder.try_value("SELECT pg_advisory_unlock(7)").await.expect_err("the lock is lost");
+    let writer = front.connect("app").await;
+    for id in 70_003..70_020 {
+        writer.batch_execute(&format!("INSERT INTO kv VALUES ({id}, 1)")).await.expect("it is written");
+    }
+    assert_eq!(old.ask("SELECT count(*) FROM kv WHERE id > 70000").await, before, "nothing more came to the old one");
+    assert_eq!(heir.ask("SELECT count(*) FROM kv WHERE id > 70000").await, "18");
+}
+
 /// A primary that dies under a write: the client is told that nobody knows, and never that it worked when it did not.
 #[tokio::test]
 async fn a_write_whose_primary_dies_is_an_error_and_not_repeated() {

@@ -299,6 +299,19 @@ async fn a_session_has_a_server_process_of_its_own_while_there_are_enough() {
     }
 }
 
+/// On a busy machine a server process may take longer than a second to begin; a session was then told a number of ours. The
+/// last place of the pool may be the one that is being opened.
+#[tokio::test]
+async fn a_session_whose_server_process_begins_slowly_has_one_of_its_own() {
+    let front = front::alone("slow-start", &[("pool.size", "2")]).await;
+    let mut first = RawSession::log_in(front.port(), "app");
+    front.cluster.primary.run_in("app", "ALTER SYSTEM SET post_auth_delay = 2").await;
+    front.cluster.primary.run_in("app", "SELECT pg_reload_conf()").await;
+    first.query("BEGIN; SELECT 1");
+    let mut second = RawSession::log_in(front.port(), "app");
+    assert_ne!(key_data(&mut first), key_data(&mut second));
+}
+
 /// PostgreSQL's tests `guc`, `temp` and `stats` see by a loaded library, an empty temporary schema, and a counter whether
 /// their session began in a process of its own.
 #[tokio::test]

@@ -99,8 +99,12 @@ impl Backend {
             self.skipping = false;
             return self.ready(store);
         }
-        // What still comes of a COPY that failed is ignored.
-        if self.skipping || matches!(tag, b'd' | b'c' | b'f') {
+        // What still comes of a COPY that failed is ignored, and a cancel that comes meanwhile strikes nothing.
+        if matches!(tag, b'd' | b'c' | b'f') {
+            self.cancelled = self.cancelled.filter(|_| self.skipping);
+            return;
+        }
+        if self.skipping {
             return;
         }
         match tag {

@@ -215,6 +215,9 @@ impl Session {
             let step = self.machine.on_no_lease(&error, &inbox, &mut at, &mut self.to_client);
             self.refused.push(error);
             self.inbox.extend_from_slice(&inbox[at..]);
+            if self.lease.as_ref().is_some_and(|lease| lease.seat.role == Role::Replica) {
+                self.lease = self.parked.take();
+            }
             if let Step::Close(end) = step {
                 return Err(end);
             }
@@ -311,7 +314,8 @@ impl Session {
 
     fn await_observation(&mut self, node: NodeId, world: &World) -> Answer {
         if waited(self.waiting, world) >= OBSERVATION_PATIENCE {
-            return self.without(node, "replica_behind");
+            self.machine.on_lost_lease(node, "replica_behind");
+            return Answer::Again;
         }
         self.machine.reconsider();
         Answer::Wait
