@@ -179,6 +179,13 @@ impl Auth {
         }
     }
 
+    /// Roles were altered: what `auth_query` brought may be old.
+    pub fn outdate(&self) {
+        if let Some(query) = &self.query {
+            query.forget_all();
+        }
+    }
+
     /// Runs until every password in the clear has its keys, so that the first login of a known user takes no longer than
     /// that of an unknown one. Optional: logins derive what is missing.
     pub async fn warm_up(&self) {

@@ -9,10 +9,11 @@ use super::{AuthError, Stored};
 use crate::config::Secret;
 use crate::tls::Connector;
 
-/// A verifier is trusted so long; a failed login forgets it at once.
+/// A burst of logins asks once. What was altered meanwhile by somebody past us is noticed after so long: a proof that was
+/// made for an old verifier's salt says nothing about the new one.
+const FRESH: Duration = Duration::from_secs(2);
+/// While the primary cannot be asked, a verifier is trusted so long.
 const KEPT: Duration = Duration::from_secs(30);
-/// That a user does not exist is believed so long: a typing error must not outlive its CREATE ROLE by much.
-const KEPT_ABSENT: Duration = Duration::from_secs(2);
 /// Names are the clients' to invent, so the cache is bounded.
 const MOST_KEPT: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -50,29 +51,26 @@ impl AuthQuery {
 
     /// What is stored of the user; `None` if there is no such user, or it has no password.
     pub async fn stored(&self, user: &str) -> Result<Option<Stored>, AuthError> {
-        if let Some(kept) = self.kept(user) {
-            return Ok(kept);
+        if let Some(fresh) = self.kept(user, FRESH) {
+            return Ok(fresh);
         }
         let mut client = self.client.lock().await;
         // Another login of this user may have asked while we waited for the connection.
-        if let Some(kept) = self.kept(user) {
-            return Ok(kept);
+        if let Some(fresh) = self.kept(user, FRESH) {
+            return Ok(fresh);
         }
-        let answer = tokio::time::timeout(PATIENCE, self.ask(&mut client, user)).await;
-        let found = match answer {
-            Ok(Ok(found)) => found,
-            Ok(Err(error)) => {
-                *client = None;
-                return Err(error);
+        let late = |_| Err(AuthError::Query("the primary did not answer in time".to_owned()));
+        match tokio::time::timeout(PATIENCE, self.ask(&mut client, user)).await.unwrap_or_else(late) {
+            Ok(found) => {
+                let stored = found.map(|text| Stored::read(&text));
+                self.keep(user, stored.clone());
+                Ok(stored)
             }
-            Err(_) => {
+            Err(error) => {
                 *client = None;
-                return Err(AuthError::Query("the primary did not answer in time".to_owned()));
+                self.kept(user, KEPT).filter(Option::is_some).ok_or(error)
             }
-        };
-        let stored = found.map(|text| Stored::read(&text));
-        self.keep(user, stored.clone());
-        Ok(stored)
+        }
     }
 
     /// Forgets a user, so that its next login asks again.
@@ -80,16 +78,20 @@ impl AuthQuery {
         self.lock().remove(user);
     }
 
+    /// Roles were altered.
+    pub fn forget_all(&self) {
+        self.lock().clear();
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Kept>> {
         // Nothing panics while the lock is held; a poisoned cache is still a cache.
         self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn kept(&self, user: &str) -> Option<Option<Stored>> {
+    fn kept(&self, user: &str, longest: Duration) -> Option<Option<Stored>> {
         let cache = self.lock();
         let kept = cache.get(user)?;
-        let limit = if kept.stored.is_some() { KEPT } else { KEPT_ABSENT };
-        (kept.at.elapsed() < limit).then(|| kept.stored.clone())
+        (kept.at.elapsed() < longest).then(|| kept.stored.clone())
     }
 
     fn keep(&self, user: &str, stored: Option<Stored>) {

@@ -68,6 +68,7 @@ impl Session {
     pub(super) fn come_home(&mut self) {
         for (abroad, databases) in self.abroad.drain(..) {
             databases.iter().for_each(|database| database.ddl_ended());
+            self.shared.auth.load().outdate();
             if abroad == Abroad::Defaults {
                 self.shared.outdate();
             }

@@ -42,6 +42,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use tokio::io::AsyncWriteExt;
 use tracing::{debug, info};
 
 use crate::auth::Auth;
@@ -223,13 +224,14 @@ async fn admit(worker: &Rc<Worker>, shared: &Arc<Shared>, stream: Stream, peer: 
         Some(Ok(Startup::Session { stream, request })) => {
             return open_session(worker, shared, stream, request, peer).await;
         }
-        Some(Ok(Startup::Cancel { stream, key })) => {
+        Some(Ok(Startup::Cancel { mut stream, key })) => {
             match shared.cancels.cancel(key.pid, &key.secret).await {
                 CancelOutcome::Delivered => worker.metrics.cancel_delivered(),
                 _ => worker.metrics.cancel_ignored(),
             }
-            // Only now: a driver that waits for the end knows that its next statement is safe.
-            drop(stream);
+            // Only now: a driver that waits for the end knows that its next statement is safe. In TLS it waits for a proper
+            // end; one that is gone needs none.
+            let _ = tokio::time::timeout(Duration::from_secs(1), stream.shutdown()).await;
         }
         Some(Ok(Startup::Closed)) => debug!(peer, "closed before startup"),
         Some(Err(error)) => {
@@ -313,7 +315,6 @@ impl Refusal {
     }
 
     async fn tell(&mut self) {
-        use tokio::io::AsyncWriteExt;
         // The client may be gone already; then nobody is left to be told.
         let told = tokio::time::timeout(Duration::from_secs(1), async {
             self.stream.write_all(&self.last_words).await?;

@@ -63,6 +63,7 @@ impl Machine {
             text_length: parse.text.len(),
             verdict,
             edition: env.verdicts.edition(env.catalog),
+            serial: self.statements.next_serial(),
         };
         self.statements.insert(parse.name, statement);
         if self.work.replay != Replay::Never {

@@ -20,6 +20,8 @@ pub struct Statement {
     pub verdict: Rc<Verdict>,
     /// What the verdict was made with (`VerdictCache::edition`).
     pub edition: u64,
+    /// Its place among the session's statements (`Statements::next_serial`).
+    pub serial: u64,
 }
 
 /// The unnamed statement; its buffer is reused.
@@ -36,7 +38,7 @@ pub struct Statements {
     session: u64,
     named: HashMap<Box<[u8]>, Statement, foldhash::fast::RandomState>,
     unnamed: Unnamed,
-    /// Of the newest unnamed statement that there ever was.
+    /// Of the newest statement that there ever was.
     serial: u64,
     portals: SmallVec<[(Box<[u8]>, Rc<Verdict>); 1]>,
 }
@@ -50,8 +52,17 @@ impl Statements {
         self.named.get(name)
     }
 
-    pub fn all(&self) -> impl Iterator<Item = (&[u8], &Statement)> {
-        self.named.iter().map(|(name, statement)| (&**name, statement))
+    /// In the order in which the client prepared them, which pg_prepared_statements tells by the time.
+    pub fn all(&self) -> Vec<(&[u8], &Statement)> {
+        let mut all: Vec<_> = self.named.iter().map(|(name, statement)| (&**name, statement)).collect();
+        all.sort_unstable_by_key(|(_, statement)| statement.serial);
+        all
+    }
+
+    /// The next statement's place.
+    pub fn next_serial(&mut self) -> u64 {
+        self.serial += 1;
+        self.serial
     }
 
     pub fn insert(&mut self, name: &[u8], statement: Statement) {
@@ -88,8 +99,7 @@ impl Statements {
         self.unnamed.rest.clear();
         self.unnamed.rest.extend_from_slice(rest);
         self.unnamed.verdict = Some(verdict);
-        self.serial += 1;
-        self.unnamed.serial = self.serial;
+        self.unnamed.serial = self.next_serial();
         self.unnamed_key()
     }
 

@@ -87,6 +87,26 @@ async fn a_role_that_may_not_log_in_is_refused_like_the_primary_does() {
     }
 }
 
+/// A login's proof is made for one salt, so a verifier that is remembered for too long refuses the right password.
+#[tokio::test]
+async fn an_altered_password_holds_for_the_next_login() {
+    let cluster = front::shared_cluster().await;
+    // The nodes' user may not read verifiers itself.
+    let find = "CREATE FUNCTION verifier_of(name) RETURNS SETOF record LANGUAGE sql SECURITY DEFINER \
+        AS 'SELECT rolname::text, rolpassword FROM pg_authid WHERE rolname = $1'";
+    cluster.primary.run_in("app", &format!("{find}; CREATE ROLE changeable LOGIN PASSWORD 'first'")).await;
+    let query = "\"SELECT * FROM verifier_of($1) AS (role text, verifier text)\"";
+    let front = Front::before(cluster, &[("auth.auth_query", query)]).await;
+    let admin = front.connect("admin").await;
+    for password in ["first", "second", "third"] {
+        admin.batch_execute(&format!("ALTER ROLE changeable PASSWORD '{password}'")).await.expect("it is altered");
+        let parameters = [("user", "changeable"), ("database", "app")];
+        let login = RawSession::log_in_with(front.port(), (3, 0), &parameters, password);
+        assert!(login.is_ok(), "{password}");
+    }
+    admin.batch_execute("DROP ROLE changeable; DROP FUNCTION verifier_of").await.expect("it is dropped");
+}
+
 /// The connections that pgweir keeps to a database after its last session are not in the way of who goes past pgweir.
 #[tokio::test]
 async fn a_database_that_nobody_uses_can_be_dropped() {

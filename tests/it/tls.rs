@@ -7,10 +7,12 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use pgweir::cli::demo::servers::{ServerUser, run_to_end};
+use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use crate::clients::{attempt, program, run};
 use crate::harness::front::Front;
+use crate::harness::raw::say;
 use crate::harness::{Cluster, wait};
 
 /// Only the harness's own user comes in without TLS.
@@ -92,8 +94,24 @@ async fn every_hop_is_encrypted_and_scram_is_bound_to_it() {
         }
     }
     a_statement_is_cancelled(&front, &bound).await;
+    a_cancel_ends_properly(&front).await;
     let refused = attempt(psql(&front, "sslmode=disable").args(["-c", "SELECT 1"])).await;
     assert!(!refused.status.success(), "{refused:?}");
+}
+
+/// Newer libpq sends its cancel in TLS and calls it failed if the connection just breaks off.
+async fn a_cancel_ends_properly(front: &Front) {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["s_client", "-quiet", "-ign_eof", "-starttls", "postgres", "-connect"]);
+    openssl.arg(format!("127.0.0.1:{}", front.port()));
+    openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = openssl.spawn().expect("openssl starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    input.write_all(&say::cancel_request(1, b"none")).await.expect("it is sent");
+    let output = wait::in_time("openssl ends", child.wait_with_output()).await.expect("openssl ran");
+    drop(input);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("unexpected eof"), "{said}");
 }
 
 /// libpq's cancel goes over a connection of its own, which pgweir answers to by one of its own to the node.
