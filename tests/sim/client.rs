@@ -421,6 +421,11 @@ impl Client {
         }
     }
 
+    /// A block is open, or failed; its COMMIT may stand behind an error.
+    pub fn is_in_block(&self) -> bool {
+        self.in_block || self.ghosts.iter().any(|ghost| ghost.now.status() != Status::Idle)
+    }
+
     /// Everything was answered.
     pub fn is_quiet(&self) -> bool {
         self.units.is_empty()

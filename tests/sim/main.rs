@@ -151,7 +151,7 @@ impl Pair {
     fn send(&mut self, world: &mut World, trace: bool) -> Done {
         let quiet = self.client.is_quiet() && self.wire.is_empty();
         if self.client.left == 0 && !self.client.has_more() {
-            self.over = quiet && (self.session.is_idle() || self.client.in_block);
+            self.over = quiet && (self.session.is_idle() || self.client.is_in_block());
             return Ok(());
         }
         // A unit behind one that is not answered yet is promised what the first of them is.
