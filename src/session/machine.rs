@@ -273,7 +273,7 @@ impl Machine {
 
     /// What comes from the node now is nobody's answer.
     pub fn discards_reply(&self) -> bool {
-        self.phase == Phase::Leaving || self.now.work.fate == Fate::Refused
+        self.phase == Phase::Leaving || !self.is_at_rest() && self.now.work.fate == Fate::Refused
     }
 
     /// The loop could hold no more and sends on what it held: from now on the unit cannot be retried.

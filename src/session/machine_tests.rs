@@ -427,3 +427,20 @@ fn a_cancel_is_heard_behind_the_answer_to_the_parse() {
     // It is closed before the connection is used again.
     assert_eq!(unnamed_read(&mut player, &[])[0], "> Close Spgweir_1|");
 }
+
+#[test]
+fn a_machine_at_rest_answers_what_the_loop_asks_between_events() {
+    let player = Player::new();
+    let machine = Machine::new(2, &player.rules, SessionSettings::default());
+    assert!(machine.is_at_rest() && machine.is_idle());
+    assert_eq!(machine.works_for(), WorksFor::Nobody);
+    let busy = [
+        machine.is_in_message(),
+        machine.discards_reply(),
+        machine.holds_reply(),
+        machine.keeps_request(),
+        machine.awaits_node(),
+        machine.is_routed(),
+    ];
+    assert_eq!(busy, [false; 6]);
+}

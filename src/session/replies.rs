@@ -84,7 +84,7 @@ impl Machine {
 
     /// The client has a part of a message.
     pub fn is_in_message(&self) -> bool {
-        self.now.work.from_server.left > 0 && !self.holds_reply()
+        !self.is_at_rest() && self.now.work.from_server.left > 0 && !self.holds_reply()
     }
 
     /// Something of the answer goes to the client: unless it is held back, the unit cannot be sent a second time.
