@@ -291,7 +291,7 @@ fn key_data(session: &mut RawSession) -> u32 {
 /// there are as many server connections as sessions, each session runs on one of its own, and BackendKeyData says which.
 #[tokio::test]
 async fn a_session_has_a_server_process_of_its_own_while_there_are_enough() {
-    let front = front::with(&[("pool.size", "3")]).await;
+    let front = front::alone("own-process", &[("pool.size", "3")]).await;
     let mut sessions: Vec<_> = (0..3).map(|_| RawSession::log_in(front.port(), "app")).collect();
     for _ in 0..2 {
         let pids: std::collections::HashSet<u32> = sessions.iter_mut().rev().map(key_data).collect();
