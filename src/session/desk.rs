@@ -41,36 +41,42 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
+    /// The unit is over; the transaction may go on.
+    pub(super) fn end_unit(&mut self) {
+        self.unit.reset();
+        self.arrived = None;
+        self.setback = Setback::None;
+        self.avoid.clear();
+        self.undo.clear();
+        self.aliases.clear();
+    }
+
     /// Forgets everything, for the next session, without giving the memory back.
     fn clear(&mut self) {
+        self.end_unit();
+        // With every field's name, so that none can be forgotten.
         let UnderWay {
-            unit,
+            unit: _,
+            arrived: _,
+            setback: _,
+            avoid: _,
+            undo: _,
+            aliases: _,
             work,
             owed,
-            setback,
-            avoid,
             observation,
-            arrived,
             decision,
-            aliases,
             finished,
-            undo,
             unit_start,
             abroad,
             touched,
             refusal,
         } = self;
-        unit.reset();
         *work = Work::default();
         owed.clear();
-        *setback = Setback::None;
-        avoid.clear();
         *observation = 0;
-        *arrived = None;
         *decision = None;
-        aliases.clear();
         *finished = None;
-        undo.clear();
         *unit_start = 0;
         *abroad = None;
         touched.clear();

@@ -127,7 +127,7 @@ impl Machine {
         }
         *at += sent.len();
         self.status = TransactionStatus::Idle;
-        self.end_unit();
+        self.now.end_unit();
         if ends {
             self.phase = Phase::Ready;
             backend::put_ready_for_query(to_client, self.client_status());

@@ -218,9 +218,11 @@ impl Machine {
         self.now.is_empty()
     }
 
-    /// Room for what comes, new or from `rest` of any machine.
-    pub fn resume(&mut self, room: Box<UnderWay>) {
-        self.now.put(room);
+    /// Makes sure of room for what comes, new or from `rest` of any machine.
+    pub fn resume(&mut self, room: impl FnOnce() -> Box<UnderWay>) {
+        if self.is_at_rest() {
+            self.now.put(room());
+        }
     }
 
     /// Gives the room back if nothing is under way, nor to be tried once more.

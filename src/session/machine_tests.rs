@@ -65,10 +65,8 @@ fn show(side: char, sign: char, mut bytes: &[u8], out: &mut Vec<String>) {
 
 /// Whatever a machine at rest leaves on its desk must not be missed.
 fn rest_and_resume(machine: &mut Machine) {
-    let room = machine.rest().unwrap_or_default();
-    if machine.is_at_rest() {
-        machine.resume(room);
-    }
+    let room = machine.rest();
+    machine.resume(|| room.unwrap_or_default());
 }
 
 /// A session's loop, as `run` is, on lines.
@@ -100,7 +98,7 @@ impl Player {
             user: "app".into(),
         };
         let mut machine = Machine::new(1, &rules, SessionSettings::default());
-        machine.resume(Box::default());
+        machine.resume(Box::default);
         Player {
             machine,
             rules,

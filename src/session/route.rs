@@ -66,7 +66,7 @@ impl Machine {
         }
         if self.answer_here(&input[*at..], end, io) {
             *at += self.now.unit.length;
-            self.end_unit();
+            self.now.end_unit();
             return Ok(None);
         }
         Ok(self.place(end, io, link, env))
@@ -304,15 +304,6 @@ impl Machine {
         self.now.owed.push(Owed::Ours(Ours::Rollback));
         self.now.setback = Setback::Refused("moved");
         self.phase = Phase::Leaving;
-    }
-
-    pub(super) fn end_unit(&mut self) {
-        self.now.unit.reset();
-        self.now.arrived = None;
-        self.now.setback = Setback::None;
-        self.now.avoid.clear();
-        self.now.undo.clear();
-        self.now.aliases.clear();
     }
 
     /// Notes that the catalog may change, or processes end; the loop tells whom it concerns before the bytes leave.

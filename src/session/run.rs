@@ -117,9 +117,7 @@ impl Session {
     }
 
     fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
-        if self.machine.is_at_rest() {
-            self.machine.resume(self.worker.take_desk());
-        }
+        self.machine.resume(|| self.worker.take_desk());
         self.handle(event)?;
         self.rest();
         if self.client_side != ClientSide::Open && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }

@@ -80,7 +80,7 @@ impl Machine {
         self.phase = Phase::Ready;
         // A row of a COPY that failed may still be on its way.
         self.now.work = Work { from_client: self.now.work.from_client, ..Work::default() };
-        self.end_unit();
+        self.now.end_unit();
     }
 
     fn report(&mut self, link: &Link<'_>, _env: &Env<'_>) {

@@ -120,10 +120,8 @@ impl Session {
         if self.lease.is_some() || self.waiting.is_some() || !self.inbox.is_empty() {
             return;
         }
-        let room = self.machine.rest().unwrap_or_default();
-        if self.machine.is_at_rest() {
-            self.machine.resume(room);
-        }
+        let room = self.machine.rest();
+        self.machine.resume(|| room.unwrap_or_default());
     }
 
     /// A unit that waits is decided anew.
