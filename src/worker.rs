@@ -143,8 +143,8 @@ impl Worker {
     }
 
     pub fn put_buffer(&self, mut buffer: Vec<u8>) {
-        // What grew for one large message is not kept for all the small ones.
-        if buffer.capacity() <= 2 * SCRATCH {
+        // One without memory is as good as none; what grew for one large message is not kept for all the small ones.
+        if (1..=2 * SCRATCH).contains(&buffer.capacity()) {
             buffer.clear();
             self.buffers.borrow_mut().push(buffer);
         }

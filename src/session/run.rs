@@ -130,9 +130,7 @@ impl Session {
         }
         if let Some(room) = self.machine.rest() {
             self.worker.put_desk(room);
-            if self.request.capacity() > 0 {
-                self.worker.put_buffer(std::mem::take(&mut self.request));
-            }
+            self.worker.put_buffer(std::mem::take(&mut self.request));
         }
     }
 
