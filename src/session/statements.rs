@@ -151,37 +151,30 @@ impl Statements {
 ///
 /// The client's own name is in it, too: two names of one session are two statements, and an error names the right one.
 pub fn key(name: &[u8], rest: &[u8], settings: &Settings, catalog: u64) -> StatementKey {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(&catalog.to_le_bytes());
-    hash.update(&(name.len() as u64).to_le_bytes());
-    hash.update(name);
-    for name in ["search_path", "role", "session_authorization"] {
-        let value = settings.get(name).map(|value| &**value).unwrap_or_default();
-        hash.update(&(value.len() as u64).to_le_bytes());
-        hash.update(value);
-    }
-    hash.update(rest);
-    shortened(hash)
+    let value = |name| settings.get(name).map(|value| &**value).unwrap_or_default();
+    let parts = [name, value("search_path"), value("role"), value("session_authorization")];
+    digest_of(parts.into_iter(), rest, catalog)
 }
 
 /// The key of an unnamed statement that all sessions share that have the same settings: plans depend on more of them than
 /// names do. What a session calls itself changes nothing.
 pub fn shared_key(rest: &[u8], settings: &Settings, catalog: u64) -> StatementKey {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(&catalog.to_le_bytes());
-    hash.update(&0_u64.to_le_bytes());
-    for (name, value) in settings.iter().filter(|(name, _)| &***name != "application_name") {
-        for part in [name.as_bytes(), value] {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-    }
-    hash.update(&u64::MAX.to_le_bytes());
-    hash.update(rest);
-    shortened(hash)
+    let settings = settings.iter().filter(|(name, _)| &***name != "application_name");
+    let settings = settings.flat_map(|(name, value)| [name.as_bytes(), value]);
+    // No name, and then pairs: never as many parts as `key` has.
+    digest_of(std::iter::once(&b""[..]).chain(settings), rest, catalog)
 }
 
-fn shortened(hash: digest::Context) -> StatementKey {
+fn digest_of<'p>(parts: impl Iterator<Item = &'p [u8]>, rest: &[u8], catalog: u64) -> StatementKey {
+    let mut hash = digest::Context::new(&digest::SHA256);
+    hash.update(&catalog.to_le_bytes());
+    for part in parts {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    // No part is so long: here they end.
+    hash.update(&u64::MAX.to_le_bytes());
+    hash.update(rest);
     let mut key = [0; 16];
     key.copy_from_slice(&hash.finish().as_ref()[..16]);
     StatementKey(key)
