@@ -22,6 +22,7 @@ use crate::config::{Config, ConfigSource};
 use crate::listener::{Door, Listener};
 use crate::metrics::Metrics;
 use crate::pool::{self, Endpoint, Pools};
+use crate::session::cancel::Cancels;
 use crate::session::{self, Sections, Shared};
 use crate::sql::cache::VerdictCache;
 use crate::tls::{Acceptor, Connector};
@@ -110,11 +111,14 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
     let auth = warmed(Auth::new(&config.auth, config.databases.clone(), Some(primary.clone()))?);
     let acceptor = Acceptor::new(&config.client_tls)?.map(Arc::new);
     let failures = Arc::clone(&cluster);
+    let cancels = Cancels::new();
+    let ends = Arc::clone(&cancels);
     let pools = Pools::new(
         endpoints(&config, &connectors, &cluster),
         config.listen.workers,
         (config.pool.clone(), config.pool_overrides.clone()),
         move |node| failures.report_failure(node),
+        move |connection, words| ends.end(connection.pid(), connection.id.0, words),
     );
     let shared = Arc::new(Shared::new(
         sections(&config),
@@ -123,6 +127,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
         Arc::clone(&pools),
         auth,
         acceptor.clone(),
+        cancels,
     ));
     let workers = start_workers(&config, &metrics, &pools, &shared)?;
     let door = Door::new(workers.handles.clone(), config.limits.clients);

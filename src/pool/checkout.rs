@@ -134,10 +134,8 @@ impl Pool {
         let mut scratch = worker.take_scratch();
         let heard = idle::listen(connection, &mut scratch);
         let usable = heard == Heard::Nothing;
-        if let (Heard::Ended(words), Some(report), false) =
-            (heard, self.shared.report_end.get(), connection.is_vacant())
-        {
-            report(connection, words);
+        if let (Heard::Ended(words), false) = (heard, connection.is_vacant()) {
+            (self.shared.report_end)(connection, words);
         }
         worker.put_scratch(scratch);
         if !usable {

@@ -23,7 +23,7 @@ pub(crate) mod tests;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     /// Called without any lock when a node did not answer or is not what it should be.
     report_failure: Box<dyn Fn(NodeId) + Send + Sync>,
     /// Called without any lock when an administrator ended the process of an idle home, with its last words.
-    report_end: OnceLock<Box<ReportEnd>>,
+    report_end: Box<ReportEnd>,
     /// Housekeeping is to look now.
     stir: Notify,
     /// Sent in each StartupMessage beside user and database.
@@ -82,12 +82,14 @@ pub(crate) type Align = Arc<[(String, String)]>;
 
 impl Pools {
     /// `endpoints` in the order of their `NodeId`s, `workers` the number of workers. `report_failure` should have the
-    /// cluster's monitor look at the node at once.
+    /// cluster's monitor look at the node at once. `report_end` is told when an administrator ended the process of an idle
+    /// home; the bytes are its ErrorResponse's body.
     pub fn new(
         endpoints: Vec<Endpoint>,
         workers: usize,
         (config, overrides): (PoolConfig, Vec<PoolOverride>),
         report_failure: impl Fn(NodeId) + Send + Sync + 'static,
+        report_end: impl Fn(&ServerConnection, &[u8]) + Send + Sync + 'static,
     ) -> Arc<Pools> {
         let endpoints = endpoints.into_iter();
         let endpoints = endpoints
@@ -97,18 +99,12 @@ impl Pools {
             workers: workers.max(1),
             connections: AtomicU64::new(1),
             report_failure: Box::new(report_failure),
-            report_end: OnceLock::new(),
+            report_end: Box::new(report_end),
             stir: Notify::new(),
             parameters: Vec::new(),
         };
         let map = Map { endpoints, pools: HashMap::new(), config, overrides };
         Arc::new(Pools { shared: Arc::new(shared), map: Mutex::new(map) })
-    }
-
-    /// Whom to tell when an administrator ended the process of an idle home; the bytes are its ErrorResponse's body.
-    pub fn report_ends(&self, report: impl Fn(&ServerConnection, &[u8]) + Send + Sync + 'static) {
-        // There is one who wants to know.
-        let _ = self.shared.report_end.set(Box::new(report));
     }
 
     /// All workers look at their idle connections now.

@@ -187,7 +187,7 @@ fn pools_of(node: &Node, config: PoolConfig) -> (Arc<Pools>, Arc<AtomicUsize>) {
     let report = move |_| {
         reported.fetch_add(1, Ordering::SeqCst);
     };
-    (Pools::new(vec![node.endpoint()], 2, (config, Vec::new()), report), failures)
+    (Pools::new(vec![node.endpoint()], 2, (config, Vec::new()), report, |_, _| ()), failures)
 }
 
 pub(crate) fn pool_of(node: &Node, config: PoolConfig) -> Arc<Pool> {
@@ -428,7 +428,7 @@ fn an_unreachable_node_is_left_alone_for_a_while() {
         let report = move |_| {
             reported.fetch_add(1, Ordering::SeqCst);
         };
-        let pools = Pools::new(vec![endpoint], 1, (config(5), Vec::new()), report);
+        let pools = Pools::new(vec![endpoint], 1, (config(5), Vec::new()), report, |_, _| ());
         let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
         assert!(matches!(checkout(&pool, &worker).await, Err(CheckoutError::Connect { .. })));
         let mut second = wait(&pool, &worker);

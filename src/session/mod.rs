@@ -144,10 +144,8 @@ impl Shared {
         pools: Arc<Pools>,
         auth: Arc<Auth>,
         acceptor: Option<Arc<Acceptor>>,
+        cancels: Arc<Cancels>,
     ) -> Shared {
-        let cancels = Cancels::new();
-        let sessions = Arc::clone(&cancels);
-        pools.report_ends(move |connection, words| sessions.end(connection.pid(), connection.id.0, words));
         Shared {
             cluster,
             catalogs,

@@ -150,7 +150,7 @@ fn a_real_node_is_logged_in_to_cancelled_and_replaced() {
     let postgres = Postgres::start();
     tokio::runtime::LocalRuntime::new().unwrap().block_on(async {
         let worker = worker(0);
-        let pools = Pools::new(vec![postgres.endpoint()], 1, (config(2), Vec::new()), |_| ());
+        let pools = Pools::new(vec![postgres.endpoint()], 1, (config(2), Vec::new()), |_| (), |_, _| ());
         pools.set_role(NodeId(0), Role::Primary);
         let pool = pools.pool(NodeId(0), "postgres", "app", &anyone());
         let patience = Instant::now() + Duration::from_secs(60);
