@@ -76,6 +76,7 @@ struct Player {
     view: ClusterView,
     verdicts: VerdictCache,
     lease: Option<(LinkRole, ConnectionState)>,
+    ends_expected: bool,
     /// The connection that was released last.
     idle: Option<(LinkRole, ConnectionState)>,
     inbox: Vec<u8>,
@@ -105,6 +106,7 @@ impl Player {
             view: view(vec![replica(1, 500)]),
             verdicts: VerdictCache::new(1 << 20, 1 << 16),
             lease: None,
+            ends_expected: false,
             idle: None,
             inbox: Vec::new(),
             request: Vec::new(),
@@ -131,7 +133,7 @@ impl Player {
             global: GlobalFloor { position: None, unresolved: None },
             catalog: &catalog,
             catalog_current: true,
-            ends_expected: false,
+            ends_expected: self.ends_expected,
             verdicts: &mut self.verdicts,
             dice: (0, 0),
             waited: Duration::ZERO,
@@ -424,6 +426,18 @@ fn a_cancel_is_heard_behind_the_answer_to_the_parse() {
     assert_eq!(out[4..], ["< ParseComplete", &error.replace("(B)", "<"), "< ReadyForQuery I", "release"]);
     // It is closed before the connection is used again.
     assert_eq!(unnamed_read(&mut player, &[])[0], "> Close Spgweir_1|");
+}
+
+/// Nothing follows them that would send on what is held back.
+#[test]
+fn the_last_words_of_a_process_that_somebody_had_ended_are_heard_at_once() {
+    let mut player = Player::new();
+    player.ends_expected = true;
+    player.machine.state.consistency = Consistency::Primary;
+    player.play("(F) Query SELECT 1|");
+    let words = "ErrorResponse SFATAL|VFATAL|C57P01|Mterminating connection due to administrator command||";
+    assert_eq!(player.play(&format!("(B) {words}")), [format!("< {words}")]);
+    assert_eq!(player.play("(B) lost"), ["close Server"]);
 }
 
 #[test]

@@ -223,6 +223,10 @@ impl Machine {
             (false, true) => Fate::Ended,
             (false, false) => Fate::Failed,
         };
+        if self.now.work.fate == Fate::Ended {
+            // Nothing comes behind it that would send on what is held back.
+            self.now.work.reply = Reply::Direct;
+        }
         self.now.refusal = if promoted && !Machine::on_replica(link) { PROMOTED } else { refusal(sqlstate) };
         if !matches!(self.now.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
             self.on_skip(link);
