@@ -62,6 +62,10 @@ impl Ledger {
         if expected != self.role && expected != Role::Unknown && self.role != Role::Unknown {
             return Next::Fail(CheckoutError::WrongRole { node: node.to_owned(), expected, found: self.role });
         }
+        if self.role == Role::Unknown {
+            // Who asks has seen a newer view than we were told of.
+            self.role = expected;
+        }
         let defaults = self.defaults;
         let at_home = home.and_then(|home| self.book.take_home(worker, home));
         if let Some(connection) =

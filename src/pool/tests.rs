@@ -241,6 +241,24 @@ async fn echo(lease: &mut Lease) {
     assert_eq!(&answer, b"H\0\0\0\x04");
 }
 
+/// A view is published before the pools are told of it.
+#[test]
+fn whoever_asks_for_a_role_tells_it_to_a_pool_that_does_not_know_its_own() {
+    local(async {
+        let (node, worker) = (Node::primary(), worker(0));
+        let (pools, _) = pools_of(&node, config(2));
+        let pool = pools.pool(NodeId(0), "app", "alice", &anyone());
+        let Checkout::Wait(waiter) = pool.checkout(&worker, Role::Primary, None, later()) else { panic!("it is open") };
+        let lease = waiter.await.unwrap();
+        let id = lease.id;
+        assert_eq!(lease.role, Role::Primary);
+        lease.release();
+        pools.set_role(NodeId(0), Role::Primary);
+        let Checkout::Ready(lease) = pool.checkout(&worker, Role::Primary, Some(id), later()) else { panic!("closed") };
+        assert_eq!(lease.id, id);
+    });
+}
+
 #[test]
 fn a_released_connection_is_used_again() {
     local(async {
