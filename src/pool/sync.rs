@@ -18,7 +18,17 @@ pub enum Sync {
 /// Settings that are not mirrored to a replica: there our own value guards against writes after a promotion.
 const KEPT_ON_REPLICAS: &str = "default_transaction_read_only";
 
+const ENCODING: &str = "client_encoding";
+
 const IDENTITY: [&str; 2] = ["session_authorization", "role"];
+
+/// How the bytes of a value are written.
+#[derive(Clone, Copy)]
+enum Bytes {
+    Plain,
+    /// In whatever encoding the server reads the Query. It takes such bytes for its own encoding's.
+    Escaped,
+}
 
 /// Writes the Query that takes a connection from `have` to `want`, if they differ.
 ///
@@ -28,6 +38,11 @@ pub fn put_sync(out: &mut Vec<u8>, have: &Settings, want: &Settings, replica: bo
     let skip = |name: &str| replica && name == KEPT_ON_REPLICAS;
     let differs = |name: &str, value: &[u8]| want.get(name).is_none_or(|wanted| &**wanted != value);
     let mut text = Vec::new();
+    let bytes = if have.get(ENCODING) != want.get(ENCODING) && is_utf8(want.get(ENCODING).map(|name| &**name)) {
+        Bytes::Escaped
+    } else {
+        Bytes::Plain
+    };
     let identity = IDENTITY.iter().any(|name| have.get(*name) != want.get(*name));
     let others = have.iter().any(|(name, value)| !is_identity(name) && !skip(name) && differs(name, value))
         || want.iter().any(|(name, _)| !is_identity(name) && !skip(name) && !have.contains_key(name));
@@ -44,13 +59,13 @@ pub fn put_sync(out: &mut Vec<u8>, have: &Settings, want: &Settings, replica: bo
     }
     for (name, value) in want.iter().filter(|(name, _)| !is_identity(name) && !skip(name)) {
         if have.get(name) != Some(value) {
-            put_set_config(&mut text, name, value);
+            put_set_config(&mut text, name, value, bytes);
         }
     }
     let mut first = identity;
     for name in IDENTITY {
         if let Some(value) = want.get(name) {
-            put_set_config(&mut text, name, value);
+            put_set_config(&mut text, name, value, bytes);
             first = true;
         }
     }
@@ -62,19 +77,29 @@ fn is_identity(name: &str) -> bool {
     IDENTITY.contains(&name)
 }
 
-fn put_set_config(text: &mut Vec<u8>, name: &str, value: &[u8]) {
+/// PostgreSQL's default in nearly all databases, or its name.
+fn is_utf8(encoding: Option<&[u8]>) -> bool {
+    encoding.is_none_or(|name| {
+        let mut name = name.to_ascii_lowercase();
+        name.retain(u8::is_ascii_alphanumeric);
+        name == b"utf8" || name == b"unicode"
+    })
+}
+
+fn put_set_config(text: &mut Vec<u8>, name: &str, value: &[u8], bytes: Bytes) {
     text.extend_from_slice(b"SELECT pg_catalog.set_config(");
-    put_literal(text, name.as_bytes());
+    put_literal(text, name.as_bytes(), Bytes::Plain);
     text.push(b',');
-    put_literal(text, value);
+    put_literal(text, value, bytes);
     text.extend_from_slice(b",false);");
 }
 
 /// A literal that means the same under both values of standard_conforming_strings and any of backslash_quote.
-fn put_literal(text: &mut Vec<u8>, value: &[u8]) {
+fn put_literal(text: &mut Vec<u8>, value: &[u8], bytes: Bytes) {
     text.extend_from_slice(b"E'");
     for &byte in value {
         match byte {
+            0x80.. if matches!(bytes, Bytes::Escaped) => text.extend_from_slice(format!("\\x{byte:02X}").as_bytes()),
             b'\'' => text.extend_from_slice(b"''"),
             b'\\' => text.extend_from_slice(b"\\\\"),
             byte => text.push(byte),
@@ -124,6 +149,16 @@ mod tests {
     #[test]
     fn values_cannot_leave_their_literal() {
         check(&[], &[("a", "'\\")], false, (Sync::Ahead, "SELECT pg_catalog.set_config(E'a',E'''\\\\',false);"));
+    }
+
+    /// The server reads the Query in the encoding that the connection still has.
+    #[test]
+    fn bytes_do_not_depend_on_the_encoding_that_is_left() {
+        let reset = "RESET \"client_encoding\";SELECT pg_catalog.set_config(E'a',E'\\xC3\\xA9\t',false);";
+        check(&[("client_encoding", "LATIN1")], &[("a", "\u{e9}\t")], false, (Sync::Ahead, reset));
+        let (same, plain) = (("client_encoding", "LATIN1"), "SELECT pg_catalog.set_config(E'a',E'\u{e9}',false);");
+        check(&[same], &[same, ("a", "\u{e9}")], false, (Sync::Ahead, plain));
+        check(&[], &[("a", "\u{e9}")], false, (Sync::Ahead, plain));
     }
 
     #[test]
