@@ -68,7 +68,12 @@ def tree(root):
         pid = open_.pop()
         found.append(pid)
         # Each thread has children of its own.
-        for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            threads = list(Path(f"/proc/{pid}/task").glob("*/children"))
+        except OSError:
+            # It ended while it was looked at.
+            continue
+        for path in threads:
             try:
                 open_ += [int(child) for child in path.read_text().split()]
             except OSError:
