@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::dial::Dial;
 use super::event::Event;
 use super::roster::Roster;
-use super::{ClusterView, GlobalFloor, NodeId, NodeStats, Position, Sample};
+use super::{Change, ClusterView, GlobalFloor, NodeId, NodeStats, Position, Role, Sample};
 use crate::config::{ClusterConfig, NodeConfig};
 
 /// After the last `want_replay` the replicas are probed quickly for so long.
@@ -50,8 +50,10 @@ pub struct Cluster {
     pub(super) replay_wanted: Notify,
     /// One for each node: probe now.
     pub(super) urgent: Vec<Notify>,
-    /// Sessions that wait for the next publication. They are many at once, and each wants to be woken exactly once.
-    wakers: Mutex<Vec<Waker>>,
+    /// Views and samples published so far.
+    publications: AtomicU64,
+    /// Sessions that wait for something to be published. They are many at once, and each wants to be woken exactly once.
+    wakers: Mutex<Vec<(Change, Waker)>>,
     /// Tickets of acknowledged writes, plus one; see `wrote`.
     global_ticket: AtomicU64,
     /// Only side loops take this lock.
@@ -125,6 +127,7 @@ impl Cluster {
             replay_until: AtomicU64::new(0),
             replay_wanted: Notify::new(),
             urgent: nodes.iter().map(|_| Notify::new()).collect(),
+            publications: AtomicU64::new(0),
             wakers: Mutex::default(),
             global_ticket: AtomicU64::new(0),
             roster: Mutex::new(roster),
@@ -163,15 +166,19 @@ impl Cluster {
         self.sample_wanted.notify_one();
     }
 
-    /// The same, unless one with a number above `ticket` is on its way already: for those who wait and ask again.
-    pub fn want_sample_beyond(&self, ticket: u64) {
-        if self.ticket() <= ticket {
-            self.want_sample();
+    /// Somebody waits for this: makes the side loops look.
+    pub fn want(&self, change: Change) {
+        match change {
+            // One that was started since is on its way.
+            Change::Sample(ticket) if self.ticket() > ticket => {}
+            Change::Replay(_) => {}
+            Change::Sample(_) | Change::Anything => self.want_sample(),
         }
+        self.want_replay();
     }
 
-    /// Somebody waits for a replica to replay: observations every `fast_probe_interval` for a short while.
-    pub fn want_replay(&self) {
+    /// Observations every `fast_probe_interval` for a short while.
+    fn want_replay(&self) {
         let now = self.origin.elapsed();
         let until = millis(now.saturating_add(REPLAY_DEMAND));
         let before = self.replay_until.swap(until, Ordering::Relaxed);
@@ -184,10 +191,16 @@ impl Cluster {
         self.replay_until.load(Ordering::Relaxed) > millis(self.origin.elapsed())
     }
 
-    /// Wakes `waker` once, at the next publication of a view or a sample. Register first, then look once more: what is
-    /// published in between must not be missed.
-    pub fn wake_on_change(&self, waker: &Waker) {
-        lock(&self.wakers).push(waker.clone());
+    /// How often something was published. Read it before what is known is looked at: see `wake_on_change`.
+    pub fn publications(&self) -> u64 {
+        self.publications.load(Ordering::SeqCst)
+    }
+
+    /// Wakes `waker` once, when the change may have come, or anything that changes more than positions. Not woken by what
+    /// was published before: `false` says that this is no more than the caller had `seen`, otherwise look once more.
+    pub fn wake_on_change(&self, change: Change, seen: u64, waker: &Waker) -> bool {
+        lock(&self.wakers).push((change, waker.clone()));
+        self.publications() != seen
     }
 
     /// Returns after the next publication (or a little early; look at the view again).
@@ -197,7 +210,7 @@ impl Cluster {
             if std::mem::replace(&mut registered, true) {
                 return Poll::Ready(());
             }
-            self.wake_on_change(cx.waker());
+            self.wake_on_change(Change::Anything, 0, cx.waker());
             Poll::Pending
         })
         .await;
@@ -222,6 +235,7 @@ impl Cluster {
             change(&mut known);
             known
         });
+        self.publications.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The data's way saw a connection to `node` die: probe it at once.
@@ -265,7 +279,11 @@ impl Cluster {
             known.sample = Some(sample);
             known.global.settle(ticket, sample);
         });
-        self.wake();
+        self.wake(|change| match change {
+            Change::Anything => true,
+            Change::Sample(ticket) => sample.number > ticket,
+            Change::Replay(_) => false,
+        });
         let took = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.stats.sample_us.store(took, Ordering::Relaxed);
         self.stats.samples_published.fetch_add(1, Ordering::Relaxed);
@@ -274,11 +292,13 @@ impl Cluster {
 
     /// Lets a side loop tell the roster what it learned, publishes what follows, and wakes who waits.
     pub(super) fn learn(&self, learn: impl FnOnce(&mut Roster) -> Vec<Event>) {
-        let events = {
+        let (events, furthest) = {
             let mut roster = lock(&self.roster);
             let events = learn(&mut roster);
             let view = roster.view(Instant::now());
             let changed = view.epoch != self.published.load().view.epoch;
+            let here = view.nodes.iter().filter(|node| node.role == Role::Replica && node.timeline == view.timeline);
+            let furthest = here.map(|node| node.replay).max();
             let view = Arc::new(view);
             // Under the lock, so that snapshots are published in the order in which they were made.
             self.publish(|known| {
@@ -292,10 +312,15 @@ impl Cluster {
                 self.wrote();
                 self.stats.primary_changes.fetch_add(1, Ordering::Relaxed);
             }
-            events
+            (events, furthest)
         };
         self.stats.views_published.fetch_add(1, Ordering::Relaxed);
-        self.wake();
+        self.wake(|change| match change {
+            _ if !events.is_empty() => true,
+            Change::Anything => true,
+            Change::Sample(_) => false,
+            Change::Replay(lsn) => furthest >= Some(lsn),
+        });
         // A new primary changes what every other node is worth; nobody should have to wait for the next tick to know.
         if events.iter().any(|event| matches!(event, Event::Primary { .. })) {
             self.urgent.iter().for_each(Notify::notify_one);
@@ -304,9 +329,9 @@ impl Cluster {
         super::monitor::log(self, &events);
     }
 
-    fn wake(&self) {
-        let wakers = std::mem::take(&mut *lock(&self.wakers));
-        for waker in wakers {
+    fn wake(&self, has_come: impl Fn(Change) -> bool) {
+        let woken: Vec<_> = lock(&self.wakers).extract_if(.., |(change, _)| has_come(*change)).collect();
+        for (_, waker) in woken {
             waker.wake();
         }
     }
@@ -338,6 +363,7 @@ mod tests {
     use std::task::Wake;
 
     use super::*;
+    use crate::cluster::Lsn;
     use crate::cluster::dial::Plain;
     use crate::cluster::samples::at;
 
@@ -395,13 +421,42 @@ mod tests {
     fn a_waker_is_woken_once_by_the_next_publication() {
         let cluster = cluster();
         let count = Arc::new(Count(AtomicUsize::new(0)));
-        cluster.wake_on_change(&Waker::from(Arc::clone(&count)));
+        cluster.wake_on_change(Change::Anything, 0, &Waker::from(Arc::clone(&count)));
         publish(&cluster, 1, 100);
         publish(&cluster, 2, 100);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
-        cluster.wake_on_change(&Waker::from(Arc::clone(&count)));
+        cluster.wake_on_change(Change::Anything, 0, &Waker::from(Arc::clone(&count)));
         cluster.learn(|_| Vec::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn who_waits_for_a_position_is_woken_by_what_may_reach_it_only() {
+        let cluster = cluster();
+        let woken = |change| {
+            let count = Arc::new(Count(AtomicUsize::new(0)));
+            cluster.wake_on_change(change, cluster.publications(), &Waker::from(Arc::clone(&count)));
+            move || count.0.load(Ordering::Relaxed)
+        };
+        let (sample, replay) = (woken(Change::Sample(5)), woken(Change::Replay(Lsn(100))));
+        publish(&cluster, 5, 100);
+        cluster.learn(|_| Vec::new());
+        assert_eq!((sample(), replay()), (0, 0));
+        publish(&cluster, 6, 100);
+        assert_eq!((sample(), replay()), (1, 0));
+        // Something happened that may change what can be hoped for.
+        cluster.learn(|_| vec![Event::System { system: 1 }]);
+        assert_eq!((sample(), replay()), (1, 1));
+    }
+
+    #[test]
+    fn what_was_published_since_is_looked_at_once_more() {
+        let cluster = cluster();
+        let seen = cluster.publications();
+        let waker = Waker::noop();
+        assert!(!cluster.wake_on_change(Change::Sample(0), seen, waker));
+        publish(&cluster, 1, 100);
+        assert!(cluster.wake_on_change(Change::Sample(0), seen, waker));
     }
 
     #[test]

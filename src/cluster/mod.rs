@@ -35,6 +35,16 @@ pub enum Role {
     Unknown,
 }
 
+/// What somebody waits for; see [`Cluster::wake_on_change`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Anything,
+    /// A sample of the primary with a number above this.
+    Sample(u64),
+    /// A node that has replayed this, on the present timeline.
+    Replay(Lsn),
+}
+
 /// Whether a node may be used, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {

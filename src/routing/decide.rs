@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::balance::{self, Candidates};
 use super::freshness::{self, Demand, Obstacle, Standing};
 use super::{Decision, Reason, Request, RouteSetting, Target, Transaction};
-use crate::cluster::{ClusterView, Health, NodeId, NodeView, Role};
+use crate::cluster::{Change, ClusterView, Health, NodeId, NodeView, Role};
 use crate::config::{ClusterConfig, OnNoReplica, RoutingConfig};
 use crate::sql::{Consistency, Effect, Hint};
 
@@ -43,9 +43,9 @@ pub fn decide(request: &Request<'_>, view: &ClusterView, config: &RoutingConfig,
     }
     match freshness::demand(request, level, view) {
         Ok(demand) => among(request, with_hint(demand, request), usable, view, config, cluster),
-        Err(Obstacle::Unknown) => {
+        Err(Obstacle::Unknown(ticket)) => {
             let hope = view.primary.is_some() && usable.iter().any(|node| is_near(node, config, cluster));
-            wait_or_primary(request, hope, config.floor_wait, Reason::FloorUnknown)
+            wait_or_primary(request, hope, (Change::Sample(ticket), config.floor_wait), Reason::FloorUnknown)
         }
         Err(Obstacle::Other(timeless)) => primary(timeless.reason()),
     }
@@ -129,18 +129,18 @@ fn is_usable(node: &NodeView, view: &ClusterView) -> bool {
 fn without_replica(request: &Request<'_>, config: &RoutingConfig) -> Decision {
     match config.on_no_replica {
         OnNoReplica::Primary => primary(Reason::NoReplica),
-        OnNoReplica::Wait(limit) => wait_or_primary(request, true, limit, Reason::NoReplica),
+        OnNoReplica::Wait(limit) => wait_or_primary(request, true, (Change::Anything, limit), Reason::NoReplica),
         OnNoReplica::Error => Decision { target: Target::Refuse, reason: Reason::NoReplica },
     }
 }
 
 /// Waits while there is hope and time left; a read that failed on a replica has lost enough time already.
-fn wait_or_primary(request: &Request<'_>, hope: bool, limit: Duration, reason: Reason) -> Decision {
+fn wait_or_primary(request: &Request<'_>, hope: bool, (change, limit): (Change, Duration), reason: Reason) -> Decision {
     let left = limit.saturating_sub(request.waited);
     if !hope || left.is_zero() || !request.avoid.is_empty() {
         return primary(reason);
     }
-    Decision { target: Target::Wait(left), reason }
+    Decision { target: Target::Wait(change, left), reason }
 }
 
 /// Whether the replica is so little behind that it may reach a floor within `floor_wait`.
@@ -162,7 +162,7 @@ fn among(
     let mut fresh: Candidates<'_> = with_standing(&held, Standing::Fresh).collect();
     balance::within_tolerance(&mut fresh, cluster.lag_tolerance);
     if is_worth_moving(request, &fresh, &held, cluster) && !config.floor_wait.is_zero() {
-        return Decision { target: Target::Wait(config.floor_wait), reason: Reason::Rebalance };
+        return Decision { target: Target::Wait(Change::Anything, config.floor_wait), reason: Reason::Rebalance };
     }
     if let Some(node) = balance::choose(&fresh, request.dice) {
         return match request.session.transaction {
@@ -170,15 +170,15 @@ fn among(
             _ => Decision { target: Target::Replica(node), reason: Reason::Replica },
         };
     }
-    let reason = if with_standing(&held, Standing::Uncovered).next().is_some() {
-        Reason::LastReadUncovered
+    let (reason, change) = if with_standing(&held, Standing::Uncovered).next().is_some() {
+        (Reason::LastReadUncovered, Change::Anything)
     } else if with_standing(&held, Standing::TooOld).next().is_some() {
-        Reason::MaxLag
+        (Reason::MaxLag, Change::Anything)
     } else {
-        Reason::ReplicaBehind
+        (Reason::ReplicaBehind, Change::Replay(demand.floor))
     };
     let hope = usable.iter().any(|node| is_near(node, config, cluster) && may_keep(node, &demand));
-    wait_or_primary(request, hope, config.floor_wait, reason)
+    wait_or_primary(request, hope, (change, config.floor_wait), reason)
 }
 
 type Held<'a> = smallvec::SmallVec<[(&'a NodeView, Standing); 8]>;

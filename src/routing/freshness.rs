@@ -25,8 +25,8 @@ pub(super) struct Demand {
 /// Why no replica can be proven fresh at all right now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Obstacle {
-    /// A sample of the primary will tell.
-    Unknown,
+    /// A sample of the primary with a number above this will tell.
+    Unknown(u64),
     /// Lost or incomparable (the reason says): only a new floor helps.
     Other(Timeless),
 }
@@ -119,18 +119,18 @@ pub(super) fn demand(request: &Request<'_>, level: Consistency, view: &ClusterVi
     match settle(request.session.floor, request.sample, view) {
         Floor::None => {}
         Floor::At(position) => raise(position)?,
-        Floor::Unknown { .. } => return Err(Obstacle::Unknown),
+        Floor::Unknown { ticket, .. } => return Err(Obstacle::Unknown(ticket)),
     }
     if level == Consistency::Global {
         if let Some(position) = request.global.position {
             raise(position)?;
         }
         if let Some(ticket) = request.global.unresolved {
-            raise(resolved(ticket, request.sample, view).ok_or(Obstacle::Unknown)?)?;
+            raise(resolved(ticket, request.sample, view).ok_or(Obstacle::Unknown(ticket))?)?;
         }
     }
     if level == Consistency::Strict {
-        raise(resolved(request.arrived, request.sample, view).ok_or(Obstacle::Unknown)?)?;
+        raise(resolved(request.arrived, request.sample, view).ok_or(Obstacle::Unknown(request.arrived))?)?;
     }
     Ok(Demand { floor, last_read: request.session.last_read, max_lag: None })
 }

@@ -10,7 +10,7 @@ mod tables;
 use std::time::Duration;
 
 pub use crate::cluster::{GlobalFloor, Sample};
-use crate::cluster::{NodeId, Position};
+use crate::cluster::{Change, NodeId, Position};
 use crate::sql::{Consistency, Verdict};
 
 pub use decide::decide;
@@ -108,8 +108,8 @@ pub struct Decision {
 pub enum Target {
     Primary,
     Replica(NodeId),
-    /// A replica is about to reach the floor: ask again when the view or the sample changed, at most so long.
-    Wait(Duration),
+    /// A replica is about to reach the floor: ask again when this has changed, or after so long.
+    Wait(Change, Duration),
     /// `on_no_replica = "error"`.
     Refuse,
 }

@@ -101,8 +101,8 @@ mod tests {
         }
 
         #[track_caller]
-        fn waits(&self, left: Duration, reason: Reason) {
-            assert_eq!(self.decide(), Decision { target: Target::Wait(left), reason });
+        fn waits(&self, change: Change, left: Duration, reason: Reason) {
+            assert_eq!(self.decide(), Decision { target: Target::Wait(change, left), reason });
         }
 
         #[track_caller]
@@ -191,12 +191,12 @@ mod tests {
             c.session.consistency = Consistency::Strict;
             c.sample = Some(Sample { number: 51, position: at(2, 1100) });
         });
-        lacking.waits(WAIT, Reason::ReplicaBehind);
+        lacking.waits(Change::Replay(Lsn(1100)), WAIT, Reason::ReplicaBehind);
         lacking.clone().with(|c| c.waited = WAIT).is_primary(Reason::ReplicaBehind);
         let asked = lacking.clone().with(|c| c.arrived = 51);
-        asked.waits(WAIT, Reason::FloorUnknown);
+        asked.waits(Change::Sample(51), WAIT, Reason::FloorUnknown);
         // The other replica has it, but has not the block.
-        lacking.with(|c| c.view.nodes[1].replay = Lsn(1100)).waits(WAIT, Reason::ReplicaBehind);
+        lacking.with(|c| c.view.nodes[1].replay = Lsn(1100)).waits(Change::Replay(Lsn(1100)), WAIT, Reason::ReplicaBehind);
         here.clone().with(|c| c.view.nodes[2].health = Health::Lagging).is_primary(Reason::ReplicaFailed);
         let only_ends = here.with(effect(Effect::Follow)).with(floor(UNKNOWN)).decide();
         assert_eq!(only_ends.target, Target::Replica(NodeId(2)));
@@ -233,8 +233,8 @@ mod tests {
     fn a_floor_waits_a_little_and_then_goes_to_the_primary() {
         case().with(floor(Floor::At(at(2, 1000)))).is_replica(&[1, 2]);
         let ahead = case().with(floor(Floor::At(at(2, 1001))));
-        ahead.waits(WAIT, Reason::ReplicaBehind);
-        ahead.clone().with(|c| c.waited = WAIT / 2).waits(WAIT / 2, Reason::ReplicaBehind);
+        ahead.waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
+        ahead.clone().with(|c| c.waited = WAIT / 2).waits(Change::Replay(Lsn(1001)), WAIT / 2, Reason::ReplicaBehind);
         ahead.clone().with(|c| c.waited = WAIT).is_primary(Reason::ReplicaBehind);
         ahead.clone().with(|c| c.waited = WAIT * 9).is_primary(Reason::ReplicaBehind);
         // It failed on a replica once; that was wait enough.
@@ -247,14 +247,14 @@ mod tests {
 
     #[test]
     fn an_unknown_floor_is_settled_by_a_later_sample_only() {
-        case().with(floor(UNKNOWN)).waits(WAIT, Reason::FloorUnknown);
+        case().with(floor(UNKNOWN)).waits(Change::Sample(50), WAIT, Reason::FloorUnknown);
         case().with(floor(UNKNOWN)).with(|c| c.waited = WAIT).is_primary(Reason::FloorUnknown);
         case().with(floor(UNKNOWN)).with(|c| c.view.primary = None).is_primary(Reason::FloorUnknown);
         let far = nodes(vec![lagging(1, 1000, 3000)]);
         case().with(floor(UNKNOWN)).with(far).is_primary(Reason::FloorUnknown);
         let sampled = |lsn| move |c: &mut Case| c.sample = Some(Sample { number: 51, position: at(2, lsn) });
         case().with(floor(UNKNOWN)).with(sampled(1000)).is_replica(&[1, 2]);
-        case().with(floor(UNKNOWN)).with(sampled(1001)).waits(WAIT, Reason::ReplicaBehind);
+        case().with(floor(UNKNOWN)).with(sampled(1001)).waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
     }
 
     #[test]
@@ -262,19 +262,19 @@ mod tests {
         let unresolved = |c: &mut Case| c.global = GlobalFloor { position: None, unresolved: Some(50) };
         let ahead = |c: &mut Case| c.global = GlobalFloor { position: Some(at(2, 1001)), unresolved: None };
         case().with(unresolved).is_replica(&[1, 2]);
-        case().with(unresolved).with(level(Consistency::Global)).waits(WAIT, Reason::FloorUnknown);
-        case().with(ahead).with(level(Consistency::Global)).waits(WAIT, Reason::ReplicaBehind);
+        case().with(unresolved).with(level(Consistency::Global)).waits(Change::Sample(50), WAIT, Reason::FloorUnknown);
+        case().with(ahead).with(level(Consistency::Global)).waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
         let resolved = |c: &mut Case| c.global = GlobalFloor { position: None, unresolved: Some(49) };
         case().with(resolved).with(level(Consistency::Global)).is_replica(&[1, 2]);
 
-        case().with(level(Consistency::Strict)).waits(WAIT, Reason::FloorUnknown);
+        case().with(level(Consistency::Strict)).waits(Change::Sample(50), WAIT, Reason::FloorUnknown);
         case().with(level(Consistency::Strict)).with(|c| c.arrived = 49).is_replica(&[1, 2]);
 
         case().with(floor(UNKNOWN)).with(level(Consistency::Eventual)).is_replica(&[1, 2]);
         case()
             .with(floor(UNKNOWN))
             .with(hint(Hint::Consistency(Consistency::Strict)))
-            .waits(WAIT, Reason::FloorUnknown);
+            .waits(Change::Sample(50), WAIT, Reason::FloorUnknown);
     }
 
     #[test]
@@ -292,11 +292,11 @@ mod tests {
     #[test]
     fn the_catalog_is_a_floor_too() {
         case().with(|c| c.catalog = None).is_primary(Reason::CatalogChanging);
-        case().with(|c| c.catalog = Some(at(2, 1001))).waits(WAIT, Reason::ReplicaBehind);
+        case().with(|c| c.catalog = Some(at(2, 1001))).waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
         case()
             .with(|c| c.catalog = Some(at(2, 1001)))
             .with(level(Consistency::Eventual))
-            .waits(WAIT, Reason::ReplicaBehind);
+            .waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
         case().with(|c| c.catalog = Some(Position::default())).is_replica(&[1, 2]);
     }
 
@@ -311,11 +311,11 @@ mod tests {
         let only_other =
             nodes(vec![NodeView { health: Health::Down("x".into()), ..replica(1, 1000) }, replica(2, 1000)]);
         let orphan = case().with(read(1, 100)).with(only_other);
-        orphan.waits(WAIT, Reason::LastReadUncovered);
+        orphan.waits(Change::Anything, WAIT, Reason::LastReadUncovered);
         orphan.clone().with(|c| c.waited = WAIT).is_primary(Reason::LastReadUncovered);
         orphan.with(|c| c.sample = Some(Sample { number: 51, position: at(2, 1000) })).is_replica(&[2]);
         let unknown = case().with(read(7, 99));
-        unknown.waits(WAIT, Reason::LastReadUncovered);
+        unknown.waits(Change::Anything, WAIT, Reason::LastReadUncovered);
     }
 
     #[test]
@@ -326,7 +326,7 @@ mod tests {
             let last = LastRead { node: NodeId(1), probes_started: 100, ticket: 50 };
             case().with(nodes(vec![node, replica(2, 1000)])).with(|c| c.session.last_read = Some(last))
         };
-        crowded().with(|c| c.dice.0 = 1).waits(WAIT, Reason::Rebalance);
+        crowded().with(|c| c.dice.0 = 1).waits(Change::Anything, WAIT, Reason::Rebalance);
         crowded().is_replica(&[1]);
         let stays = crowded().with(|c| c.waited = WAIT).decide();
         assert_eq!(stays.target, Target::Replica(NodeId(1)));
@@ -352,7 +352,7 @@ mod tests {
         case().with(pair()).with(bound(9)).is_primary(Reason::MaxLag);
         // Old news of a fresh replica: a new observation may show it.
         let stale = NodeView { lag: Some(Duration::from_millis(400)), ..lagging(1, 1000, 5) };
-        case().with(nodes(vec![stale])).with(bound(50)).waits(WAIT, Reason::MaxLag);
+        case().with(nodes(vec![stale])).with(bound(50)).waits(Change::Anything, WAIT, Reason::MaxLag);
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
         down().is_primary(Reason::NoReplica);
         let long = Duration::from_secs(1);
         let wait = |c: &mut Case| c.on_no_replica = OnNoReplica::Wait(long);
-        down().with(wait).waits(long, Reason::NoReplica);
+        down().with(wait).waits(Change::Anything, long, Reason::NoReplica);
         down().with(wait).with(|c| c.waited = long).is_primary(Reason::NoReplica);
         let refuse = |c: &mut Case| c.on_no_replica = OnNoReplica::Error;
         assert_eq!(down().with(refuse).decide(), Decision { target: Target::Refuse, reason: Reason::NoReplica });
@@ -465,7 +465,7 @@ mod tests {
                 c.avoid = avoid.map(NodeId).into_iter().collect();
             });
             let decision = case.decide();
-            if let Target::Wait(left) = decision.target {
+            if let Target::Wait(_, left) = decision.target {
                 prop_assert!(Duration::from_millis(waited) + left <= WAIT, "a wait must end");
             }
             let Target::Replica(id) = decision.target else { return Ok(()) };

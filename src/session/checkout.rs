@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::cancel::{CancelOutcome, Ended};
 use super::machine::{SessionEnd, WorksFor};
 use super::run::{Session, is_replica};
-use crate::cluster::{NodeId, Role};
+use crate::cluster::{Change, NodeId, Role};
 use crate::metrics::Route;
 use crate::pool::{Checkout, CheckoutError, Lease, Pool};
 use crate::protocol::sqlstate::{ClientError, Fault};
@@ -49,7 +49,7 @@ impl Session {
         let node = match target {
             Target::Replica(node) => node,
             Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica())),
-            Target::Primary | Target::Wait(_) => match self.shared.cluster.moment().view().primary {
+            Target::Primary | Target::Wait(..) => match self.shared.cluster.moment().view().primary {
                 Some(node) => node,
                 None => return Ok(self.await_primary(None)),
             },
@@ -238,7 +238,7 @@ impl Session {
                 None => ClientError::no_primary(),
             });
         }
-        self.await_change(longest, Some(now + PRIMARY_RETRY));
+        self.await_change(Change::Anything, self.shared.cluster.publications(), longest, Some(now + PRIMARY_RETRY));
         Answer::Wait
     }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::cancel::Ended;
 use super::run::{ClientSide, Session};
+use crate::cluster::Change;
 use crate::pool::{CheckoutError, Lease};
 use crate::stream::Stream;
 use crate::worker::timers::Timer;
@@ -39,6 +40,9 @@ pub(super) enum Event {
 /// A unit waits for a replica or a primary.
 pub(super) struct Waiting {
     pub since: Instant,
+    pub change: Change,
+    /// `Cluster::publications()` before it was decided to wait.
+    pub seen: u64,
     pub longest: Duration,
     /// The clock alone may make it worth looking again.
     pub look_again: Option<Instant>,
@@ -115,7 +119,8 @@ impl Session {
         if self.worker.draining() && self.machine.is_idle() && self.inbox.is_empty() {
             return Poll::Ready(Event::Shutdown);
         }
-        let Some(waiting) = &mut self.waiting else {
+        // Who stands in a pool's queue has been decided; the pool wakes it.
+        let Some(waiting) = self.waiting.as_mut().filter(|_| self.waiter.is_none()) else {
             return Poll::Pending;
         };
         if waiting.timer.is_some() {
@@ -123,26 +128,20 @@ impl Session {
             waiting.timer = None;
             return Poll::Ready(Event::Again);
         }
-        self.shared.cluster.wake_on_change(cx.waker());
+        if self.shared.cluster.wake_on_change(waiting.change, waiting.seen, cx.waker()) {
+            waiting.seen = self.shared.cluster.publications();
+            return Poll::Ready(Event::Again);
+        }
         let until = waiting.look_again.unwrap_or(Instant::now() + waiting.longest);
         waiting.timer = Some(self.worker.timers.wake_at(until, cx.waker().clone()));
         Poll::Pending
     }
 
-    /// The unit is decided anew at the next change of what we know, or after so long.
-    pub(super) fn await_change(&mut self, longest: Duration, look_again: Option<Instant>) {
-        self.shared.cluster.want_sample();
-        self.shared.cluster.want_replay();
-        match &mut self.waiting {
-            Some(waiting) => {
-                waiting.longest = longest;
-                waiting.look_again = look_again;
-            }
-            None => {
-                let since = Instant::now();
-                self.waiting = Some(Box::new(Waiting { since, longest, look_again, timer: None }));
-            }
-        }
+    /// The unit is decided anew when this changes that was not known when so much was published, or after so long.
+    pub(super) fn await_change(&mut self, change: Change, seen: u64, longest: Duration, look_again: Option<Instant>) {
+        self.shared.cluster.want(change);
+        let since = self.waiting.as_ref().map_or_else(Instant::now, |waiting| waiting.since);
+        self.waiting = Some(Box::new(Waiting { since, change, seen, longest, look_again, timer: None }));
     }
 
     /// Whatever the unit waited for has come, or is waited for no more.

@@ -8,6 +8,7 @@ use super::machine::{LinkRole, ServerIo, SessionEnd, Step};
 use super::relay::Outbox;
 use super::run::{PRIMARY_LOST, Session, link};
 use super::vacate::Abroad;
+use crate::cluster::Change;
 use crate::metrics::Route;
 use crate::protocol::sqlstate::ClientError;
 
@@ -175,7 +176,7 @@ impl Session {
             Step::Retry if role == LinkRole::Primary => {
                 // Its other connections are about to be found dead, too.
                 self.again();
-                self.await_change(PRIMARY_LOST, None);
+                self.await_change(Change::Anything, self.shared.cluster.publications(), PRIMARY_LOST, None);
                 return Ok(());
             }
             Step::Retry => self.again(),

@@ -13,7 +13,7 @@ use super::statements::Statements;
 use super::unit::{Reader, Refused, Texts, Unit};
 use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces};
 use crate::catalog::Catalog;
-use crate::cluster::{ClusterView, GlobalFloor, NodeId, Sample};
+use crate::cluster::{Change, ClusterView, GlobalFloor, NodeId, Sample};
 use crate::config::{ClusterConfig, RoutingConfig};
 use crate::pool::state::ConnectionState;
 use crate::protocol::TransactionStatus;
@@ -32,8 +32,8 @@ pub enum Step {
     AwaitReply,
     /// A server connection is needed; `on_lease` goes on.
     Checkout(Target),
-    /// No replica has reached the session's floor yet: ask again when the view or the sample changed, at most so long.
-    AwaitReplica(Duration),
+    /// No replica has reached the session's floor yet: ask again when this has changed, or after so long.
+    AwaitReplica(Change, Duration),
     /// The unit is over and the server connection is free of everything that is this session's.
     Release,
     /// The replica could not answer: let go of it, and give the client's bytes of this unit to `on_client` again.

@@ -9,6 +9,7 @@ use super::settle::show_floor;
 use super::unit::{self, End, NamesStatements, Progress};
 use super::vacate::Abroad;
 use super::work::{Awaited, Block, Phase, Replay, Reply, Setback, Traces, Work};
+use crate::cluster::Change;
 use crate::pool::sync::{self, Sync};
 use crate::protocol::TransactionStatus;
 use crate::protocol::frame::FrameError;
@@ -94,11 +95,11 @@ impl Machine {
             && let Some(own) = name.strip_prefix("pgweir.")
             && !self.publish_setting(own, env)
         {
-            return Some(Step::AwaitReplica(SAMPLE_PATIENCE));
+            return Some(Step::AwaitReplica(Change::Anything, SAMPLE_PATIENCE));
         }
         let (target, reason) = self.decide(&verdict, env);
         match target {
-            Target::Wait(longest) => return Some(Step::AwaitReplica(longest)),
+            Target::Wait(change, longest) => return Some(Step::AwaitReplica(change, longest)),
             Target::Refuse => {
                 self.now.decision = Some(reason);
                 self.phase = Phase::Routed(Target::Refuse);

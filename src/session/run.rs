@@ -19,7 +19,7 @@ use super::tally::Tally;
 use super::vacate::Abroad;
 use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
-use crate::cluster::{NodeId, Role};
+use crate::cluster::{Change, NodeId, Role};
 use crate::metrics::AccountCells;
 use crate::pool::{Home, Lease, Pool, Waiter};
 use crate::protocol::backend;
@@ -193,6 +193,7 @@ impl Session {
     fn feed(&mut self, input: &[u8]) -> Result<usize, SessionEnd> {
         let (mut own, mut answers, mut at) = (self.worker.take_buffer(), self.worker.take_buffer(), 0);
         let had_ddl = self.machine.has_ddl();
+        let seen = self.shared.cluster.publications();
         let mut io = ClientIo { to_server: Outbox::new(input, &mut own), to_client: &mut answers };
         let step = self.advance(input, &mut at, &mut io);
         if !had_ddl && self.machine.has_ddl() {
@@ -214,13 +215,13 @@ impl Session {
         self.worker.put_buffer(answers);
         self.count_holdings();
         self.reading_unit = step == Ok(Step::ReadMore);
-        if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(_))) {
+        if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(..))) {
             self.end_waiting();
         }
         match step? {
             Step::Close(end) => Err(end),
-            Step::AwaitReplica(longest) => {
-                self.await_change(longest, None);
+            Step::AwaitReplica(change, longest) => {
+                self.await_change(change, seen, longest, None);
                 Ok(at)
             }
             _ => Ok(at),
@@ -250,7 +251,7 @@ impl Session {
                 Answer::Wait => return Ok(Step::AwaitReply),
                 Answer::Deposed => self.abandon(io.to_client)?,
                 Answer::Again => {}
-                Answer::Unobserved(longest) => return Ok(Step::AwaitReplica(longest)),
+                Answer::Unobserved(longest) => return Ok(Step::AwaitReplica(Change::Anything, longest)),
                 Answer::Failed(error) => {
                     self.end_waiting();
                     self.count_error(&error);

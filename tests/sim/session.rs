@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pgweir::cluster::{NodeId, Role};
+use pgweir::cluster::{Change, NodeId, Role};
 use pgweir::protocol::sqlstate::ClientError;
 use pgweir::routing::Target;
 use pgweir::session::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, ServerIo, SessionEnd, Step, WorksFor};
@@ -148,12 +148,12 @@ impl Session {
         }
         self.to_client.extend_from_slice(io.to_client);
         self.inbox.extend_from_slice(&input[at..]);
-        if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(_))) {
+        if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(..))) {
             self.waiting = None;
         }
         match step? {
             Step::Close(end) => return Err(end),
-            Step::AwaitReplica(_) => drop(self.waiting.get_or_insert(world.now)),
+            Step::AwaitReplica(..) => drop(self.waiting.get_or_insert(world.now)),
             _ => {}
         }
         Ok(())
@@ -190,7 +190,7 @@ impl Session {
                 Answer::Deposed => self.abandon(io.to_client)?,
                 Answer::Wait => {
                     self.waiting.get_or_insert(world.now);
-                    return Ok(Step::AwaitReplica(Duration::ZERO));
+                    return Ok(Step::AwaitReplica(Change::Anything, Duration::ZERO));
                 }
                 Answer::Failed(error) => {
                     self.waiting = None;
@@ -239,7 +239,7 @@ impl Session {
         let (node, role) = match target {
             Target::Replica(node) => (node, Role::Replica),
             Target::Refuse => return Answer::Failed(ClientError::no_replica()),
-            Target::Primary | Target::Wait(_) => match world.view.primary {
+            Target::Primary | Target::Wait(..) => match world.view.primary {
                 Some(node) => (node, Role::Primary),
                 None => return self.await_primary(ClientError::no_primary(), world),
             },
