@@ -53,6 +53,32 @@ const fn classes() -> [Class; 256] {
     table
 }
 
+/// What was copied last, as far as it decides what the next byte is.
+const SPACE: u8 = 0;
+const WORD: u8 = 1;
+const OTHER: u8 = 2;
+const STOP: u8 = 3;
+
+/// What stays as it is needs no more than this: behind each of the states above, each byte's next one.
+const PLAIN: [[u8; 256]; 3] = [plain(SPACE), plain(WORD), plain(OTHER)];
+
+const fn plain(behind: u8) -> [u8; 256] {
+    let mut table = [STOP; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match (CLASSES[byte], byte as u8) {
+            (Class::Space, b' ') if behind != SPACE => SPACE,
+            (Class::Identifier, _) => WORD,
+            (Class::Digit | Class::Dollar, _) if behind == WORD => WORD,
+            (Class::Other, b'-' | b'/' | b'.' | b'&') => STOP,
+            (Class::Other, _) => OTHER,
+            _ => STOP,
+        };
+        byte += 1;
+    }
+    table
+}
+
 fn continues_identifier(byte: u8) -> bool {
     matches!(CLASSES[usize::from(byte)], Class::Identifier | Class::Digit | Class::Dollar)
 }
@@ -60,7 +86,11 @@ fn continues_identifier(byte: u8) -> bool {
 /// Appends the text without comments and literals to `out`.
 pub fn normalize(sql: &[u8], out: &mut Vec<u8>) -> Result<(), Odd> {
     let mut lexer = Lexer { sql, at: 0, out };
-    while lexer.at < sql.len() {
+    loop {
+        lexer.plain();
+        if lexer.at == sql.len() {
+            break;
+        }
         lexer.token()?;
     }
     if lexer.out.last() == Some(&b' ') {
@@ -78,6 +108,27 @@ struct Lexer<'a, 'o> {
 impl Lexer<'_, '_> {
     fn peek(&self, ahead: usize) -> u8 {
         self.sql.get(self.at + ahead).copied().unwrap_or(0)
+    }
+
+    /// Copies names, operators and single spaces up to what takes a closer look: most of most texts, in one piece.
+    fn plain(&mut self) {
+        let rest = &self.sql[self.at..];
+        let mut state = if matches!(self.out.last(), Some(b' ') | None) { SPACE } else { OTHER };
+        let mut length = 0;
+        while let Some(byte) = rest.get(length) {
+            let next = PLAIN[usize::from(state)][usize::from(*byte)];
+            if next == STOP {
+                break;
+            }
+            state = next;
+            length += 1;
+        }
+        if state == WORD && matches!(rest.get(length), Some(b'\'' | b'&')) {
+            // The word may be a literal's prefix.
+            length -= rest[..length].iter().rev().take_while(|byte| continues_identifier(**byte)).count();
+        }
+        self.out.extend_from_slice(&rest[..length]);
+        self.at += length;
     }
 
     fn token(&mut self) -> Result<(), Odd> {
