@@ -3,6 +3,7 @@
 //!
 //! Nothing of a worker is shared: other threads only send errands to its inbox. It must never block.
 
+pub mod buffers;
 mod task;
 pub mod timers;
 
@@ -24,6 +25,7 @@ use crate::metrics::WorkerCells;
 use crate::sql::cache::VerdictCache;
 use crate::stream::{Socket, Stream};
 
+use buffers::Buffers;
 use task::SessionTask;
 use timers::Timers;
 
@@ -47,6 +49,8 @@ pub struct Worker {
     pub verdicts: RefCell<VerdictCache>,
     /// Empty buffers with their memory, for what is on its way out.
     buffers: RefCell<Vec<Vec<u8>>>,
+    /// Rooms for the bytes of sessions that have some.
+    lent: RefCell<Vec<Box<Buffers>>>,
     /// Room for what is under way in a session, which those at rest do without. A worker knows not what is on them.
     desks: RefCell<Vec<Box<dyn Any>>>,
     scratch: Cell<Option<Box<[u8]>>>,
@@ -113,6 +117,7 @@ impl Worker {
             verdicts: RefCell::new(fittings.verdicts),
             buffers: RefCell::default(),
             desks: RefCell::default(),
+            lent: RefCell::default(),
             scratch: Cell::new(None),
             // A xorshift that starts at zero stays there.
             dice: Cell::new(u64::from_ne_bytes(seed) | 1),
@@ -148,6 +153,16 @@ impl Worker {
             buffer.clear();
             self.buffers.borrow_mut().push(buffer);
         }
+    }
+
+    /// The same for all that one session may need.
+    pub fn take_buffers(&self) -> Box<Buffers> {
+        self.lent.borrow_mut().pop().unwrap_or_default()
+    }
+
+    pub fn put_buffers(&self, mut buffers: Box<Buffers>) {
+        buffers.clear();
+        self.lent.borrow_mut().push(buffers);
     }
 
     /// A desk that another session left, or a new one. All desks of a worker are of one type.

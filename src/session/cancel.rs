@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use crate::pool::connection::{CancelTarget, CancelUnderWay, dial};
-use crate::worker::{ResidentId, Worker, WorkerHandle};
+use crate::worker::{ResidentId, Worker, WorkerHandle, WorkerId};
 
 /// A node that has not taken the cancel by then is not waited for; the server connection is closed instead of reused.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,18 +54,53 @@ pub enum CancelOutcome {
 /// All sessions that can be cancelled, of all workers.
 #[derive(Default)]
 pub struct Cancels {
-    /// More than one session may come to have the same number, should the numbers wrap around.
-    sessions: Mutex<HashMap<u32, SmallVec<[Entry; 1]>>>,
+    registry: Mutex<Registry>,
     numbers: AtomicU32,
     /// How many looks for ended processes are under way.
     looks: AtomicU32,
 }
 
+/// Ten thousand idle sessions are in it, so it holds nothing twice.
+#[derive(Default)]
+struct Registry {
+    /// More than one session may come to have the same number, should the numbers wrap around.
+    sessions: HashMap<u32, SmallVec<[Entry; 1]>>,
+    /// Those that ever had a session.
+    workers: Vec<WorkerHandle>,
+}
+
 struct Entry {
-    secret: Box<[u8]>,
-    worker: WorkerHandle,
+    secret: Secret,
+    worker: WorkerId,
     session: ResidentId,
     ended: Option<Box<Ended>>,
+}
+
+enum Secret {
+    Four([u8; 4]),
+    ThirtyTwo(Box<[u8; 32]>),
+}
+
+impl Secret {
+    fn random(length: SecretLength) -> io::Result<Secret> {
+        let mut secret = match length {
+            SecretLength::Four => Secret::Four([0; 4]),
+            SecretLength::ThirtyTwo => Secret::ThirtyTwo(Box::new([0; 32])),
+        };
+        let bytes: &mut [u8] = match &mut secret {
+            Secret::Four(bytes) => bytes,
+            Secret::ThirtyTwo(bytes) => &mut **bytes,
+        };
+        getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()))?;
+        Ok(secret)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Secret::Four(bytes) => bytes,
+            Secret::ThirtyTwo(bytes) => &**bytes,
+        }
+    }
 }
 
 /// A server process was ended that is a session's own.
@@ -92,7 +127,6 @@ pub struct CancelRegistration {
     slot: Rc<Slot>,
     session: ResidentId,
     pid: u32,
-    secret: Box<[u8]>,
 }
 
 impl Cancels {
@@ -113,13 +147,16 @@ impl Cancels {
         pid: u32,
         length: SecretLength,
     ) -> io::Result<CancelRegistration> {
-        let mut secret = vec![0; if length == SecretLength::Four { 4 } else { 32 }].into_boxed_slice();
-        getrandom::fill(&mut secret).map_err(|error| io::Error::other(error.to_string()))?;
+        let secret = Secret::random(length)?;
         let slot = Rc::new(Slot::default());
         let session = worker.settle(Rc::clone(&slot) as Rc<dyn std::any::Any>);
-        let entry = Entry { secret: secret.clone(), worker: worker.handle().clone(), session, ended: None };
-        self.lock().entry(pid).or_default().push(entry);
-        Ok(CancelRegistration { cancels: Arc::clone(self), worker: Rc::clone(worker), slot, session, pid, secret })
+        let mut registry = self.lock();
+        if registry.worker(worker.id).is_none() {
+            registry.workers.push(worker.handle().clone());
+        }
+        let entry = Entry { secret, worker: worker.id, session, ended: None };
+        registry.sessions.entry(pid).or_default().push(entry);
+        Ok(CancelRegistration { cancels: Arc::clone(self), worker: Rc::clone(worker), slot, session, pid })
     }
 
     /// Hands a CancelRequest to its session. Returns when the node has taken it: only then the client's connection should be
@@ -158,10 +195,15 @@ impl Cancels {
         if !self.expect_ends() {
             return;
         }
-        for entry in self.lock().get_mut(&pid).into_iter().flatten() {
+        let mut told = SmallVec::<[_; 1]>::new();
+        let mut registry = self.lock();
+        for entry in registry.sessions.get_mut(&pid).into_iter().flatten() {
             entry.ended = Some(Box::new(Ended { connection, words: words.into() }));
-            let session = entry.session;
-            entry.worker.run(move |worker| {
+            told.push((entry.worker, entry.session));
+        }
+        for (worker, session) in told {
+            let Some(worker) = registry.worker(worker) else { continue };
+            worker.run(move |worker| {
                 if let Some(slot) = worker.resident::<Slot>(session) {
                     slot.wake();
                 }
@@ -171,18 +213,25 @@ impl Cancels {
 
     /// Looks at all candidates whole, so that the time tells nothing about secrets.
     fn find(&self, pid: u32, secret: &[u8]) -> Option<(WorkerHandle, ResidentId)> {
-        let sessions = self.lock();
+        let registry = self.lock();
         let mut found = None;
-        for entry in sessions.get(&pid)? {
-            if are_equal(&entry.secret, secret) {
-                found = Some((entry.worker.clone(), entry.session));
+        for entry in registry.sessions.get(&pid)? {
+            if are_equal(entry.secret.bytes(), secret) {
+                found = Some((entry.worker, entry.session));
             }
         }
-        found
+        let (worker, session) = found?;
+        Some((registry.worker(worker)?.clone(), session))
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u32, SmallVec<[Entry; 1]>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registry {
+    fn worker(&self, id: WorkerId) -> Option<&WorkerHandle> {
+        self.workers.iter().find(|worker| worker.id == id)
     }
 }
 
@@ -192,8 +241,10 @@ impl CancelRegistration {
     }
 
     /// The rest of the key, for BackendKeyData.
-    pub fn secret(&self) -> &[u8] {
-        &self.secret
+    pub fn secret(&self) -> Vec<u8> {
+        let registry = self.cancels.lock();
+        let entry = registry.sessions.get(&self.pid).into_iter().flatten().find(|entry| self.is(entry));
+        entry.map(|entry| entry.secret.bytes().to_vec()).unwrap_or_default()
     }
 
     /// Ready while somebody asks for a cancel and has no answer.
@@ -210,12 +261,12 @@ impl CancelRegistration {
         if !self.cancels.expect_ends() {
             return None;
         }
-        let mut sessions = self.cancels.lock();
-        sessions.get_mut(&self.pid)?.iter_mut().find(|entry| self.is(entry))?.ended.take()
+        let mut registry = self.cancels.lock();
+        registry.sessions.get_mut(&self.pid)?.iter_mut().find(|entry| self.is(entry))?.ended.take()
     }
 
     fn is(&self, entry: &Entry) -> bool {
-        entry.session == self.session && entry.worker.id == self.worker.id
+        entry.session == self.session && entry.worker == self.worker.id
     }
 
     /// The session dealt with it alone.
@@ -241,11 +292,11 @@ impl CancelRegistration {
 impl Drop for CancelRegistration {
     fn drop(&mut self) {
         self.worker.unsettle(self.session);
-        let mut sessions = self.cancels.lock();
-        if let Some(entries) = sessions.get_mut(&self.pid) {
+        let mut registry = self.cancels.lock();
+        if let Some(entries) = registry.sessions.get_mut(&self.pid) {
             entries.retain(|entry| !self.is(entry));
             if entries.is_empty() {
-                sessions.remove(&self.pid);
+                registry.sessions.remove(&self.pid);
             }
         }
     }

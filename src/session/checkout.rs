@@ -119,7 +119,7 @@ impl Session {
                     }
                 }
                 // The preamble leaves together with the unit, which follows at once.
-                self.server_out.extend_from_slice(&own);
+                self.bytes.server_out.extend_from_slice(&own);
                 self.worker.put_buffer(own);
                 self.end_waiting();
                 Ok(())
@@ -173,9 +173,9 @@ impl Session {
         if let Answer::Failed(error) = answer {
             self.end_waiting();
             self.count_error(&error);
-            let (inbox, mut at, mut answers) = (std::mem::take(&mut self.inbox), 0, Vec::new());
+            let (inbox, mut at, mut answers) = (std::mem::take(&mut self.bytes.inbox), 0, Vec::new());
             let step = self.machine.on_no_lease(&error, &inbox, &mut at, &mut answers);
-            self.inbox.extend_from_slice(&inbox[at..]);
+            self.bytes.inbox.extend_from_slice(&inbox[at..]);
             self.send_client(&answers);
             if self.lease.as_ref().is_some_and(is_replica) {
                 // The block there has failed for the client, and goes on as one that was lost.
@@ -248,6 +248,8 @@ impl Session {
             return Arc::clone(pool);
         }
         let pool = self.shared.pools.pool(node, &self.catalog.name, &self.rules.user, &self.credentials);
+        // Most sessions need one or two for all their life.
+        self.pools.reserve_exact(1);
         self.pools.push((node, Arc::clone(&pool)));
         pool
     }
@@ -271,7 +273,7 @@ impl Session {
         if let Some(node) = self.shared.cluster.moment().view().node(node) {
             node.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
-        self.server_out.clear();
+        self.bytes.server_out.clear();
     }
 
     /// The connection is free of everything that is this session's; a pinned one comes back into its place.
@@ -280,7 +282,7 @@ impl Session {
             return;
         };
         // Rows of a COPY that failed may be unsent, the first of them in part.
-        let cut = !self.server_out.is_empty();
+        let cut = !self.bytes.server_out.is_empty();
         self.left(lease.node);
         if cut || lease.state.spoiled {
             drop(lease)
@@ -301,7 +303,7 @@ impl Session {
 
     /// The session is over. A pinned connection is cleaned and given back if that is possible, everything else is closed.
     pub(super) fn retire_leases(&mut self) {
-        let idle = self.machine.is_idle() && !self.machine.pins().spoil() && self.server_out.is_empty();
+        let idle = self.machine.is_idle() && !self.machine.pins().spoil() && self.bytes.server_out.is_empty();
         for lease in [self.parked.take(), self.lease.take()].into_iter().flatten() {
             self.left(lease.node);
             if idle && !is_replica(&lease) && !lease.state.spoiled && !(lease.state.worn && lease.pool().may_renew()) {

@@ -68,7 +68,7 @@ impl Session {
         {
             return Poll::Ready(Event::Lease(result));
         }
-        if self.client_out.len() < BACK_PRESSURE
+        if self.bytes.client_out.len() < BACK_PRESSURE
             && let Some(lease) = &mut self.lease
         {
             match read(&self.worker, &mut lease.stream, cx) {
@@ -92,17 +92,20 @@ impl Session {
 
     fn wants_client(&self) -> bool {
         let limit = if self.reading_unit { self.rules.held_request + READ_AHEAD } else { READ_AHEAD };
-        self.client_side == ClientSide::Open && self.server_out.len() < BACK_PRESSURE && self.inbox.len() < limit
+        self.client_side.is_open() && self.bytes.server_out.len() < BACK_PRESSURE && self.bytes.inbox.len() < limit
     }
 
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Option<Event> {
+        if self.bytes.is_none() {
+            return None;
+        }
         if let Some(lease) = &mut self.lease
-            && write(&mut lease.stream, &mut self.server_out, cx).is_err()
+            && write(&mut lease.stream, &mut self.bytes.server_out, cx).is_err()
         {
             // The node may have said why before it closed; reading finds that, or the end.
-            self.server_out.clear();
+            self.bytes.server_out.clear();
         }
-        if write(&mut self.client, &mut self.client_out, cx).is_err() {
+        if write(&mut self.client, &mut self.bytes.client_out, cx).is_err() {
             return Some(Event::ClientLost);
         }
         None
@@ -110,13 +113,13 @@ impl Session {
 
     /// A unit that waits for a replica or a primary is decided anew at every change, and when its time is up.
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if let ClientSide::Closed { until } = self.client_side {
-            if Instant::now() >= until {
+        if let ClientSide::Closed(farewell) = &mut self.client_side {
+            if Instant::now() >= farewell.until {
                 return Poll::Ready(Event::ClientLost);
             }
-            self.farewell = Some(self.worker.timers.wake_at(until, cx.waker().clone()));
+            farewell.timer = Some(self.worker.timers.wake_at(farewell.until, cx.waker().clone()));
         }
-        if self.worker.draining() && self.machine.is_idle() && self.inbox.is_empty() {
+        if self.worker.draining() && self.machine.is_idle() && self.bytes.inbox.is_empty() {
             return Poll::Ready(Event::Shutdown);
         }
         // Who stands in a pool's queue has been decided; the pool wakes it.

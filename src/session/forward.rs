@@ -19,19 +19,19 @@ impl Session {
         }
         self.worker.metrics.bytes_from_server(bytes.len());
         self.heard = self.heard.wrapping_add(1);
-        if self.server_in.is_empty() {
+        if self.bytes.server_in.is_empty() {
             let taken = self.relay_all(bytes)?;
             // A message of the node that is not whole yet; the lease may be gone with everything else.
-            self.server_in.extend_from_slice(&bytes[taken..]);
+            self.bytes.server_in.extend_from_slice(&bytes[taken..]);
         } else {
-            let mut input = std::mem::take(&mut self.server_in);
+            let mut input = std::mem::take(&mut self.bytes.server_in);
             input.extend_from_slice(bytes);
             let taken = self.relay_all(&input)?;
             input.drain(..taken);
-            self.server_in = input;
+            self.bytes.server_in = input;
         }
         if self.lease.is_none() {
-            self.server_in = Vec::new();
+            self.bytes.server_in = Vec::new();
         }
         self.feed_inbox()
     }
@@ -106,32 +106,38 @@ impl Session {
     /// Sends a reply on, or holds it back while another node may still have to be asked.
     pub(super) fn forward(&mut self, bytes: &[u8], step: &Step) {
         if *step == Step::Retry || self.machine.discards_reply() {
-            self.reply.clear();
+            self.bytes.reply.clear();
             return;
         }
         if self.machine.holds_reply() {
-            self.reply.extend_from_slice(bytes);
-            if self.reply.len() <= self.rules.routing.hold_back {
+            self.bytes.reply.extend_from_slice(bytes);
+            if self.bytes.reply.len() <= self.rules.routing.hold_back {
                 return;
             }
             self.machine.reply_overflowed();
-            self.request = Vec::new();
-            let held = std::mem::take(&mut self.reply);
-            self.send_client(&held);
+            self.bytes.request = Vec::new();
+            self.send_held();
             return;
         }
-        if self.reply.is_empty() {
+        if self.bytes.reply.is_empty() {
             self.send_client(bytes);
         } else {
-            self.reply.extend_from_slice(bytes);
-            let held = std::mem::take(&mut self.reply);
-            self.send_client(&held);
+            self.bytes.reply.extend_from_slice(bytes);
+            self.send_held();
         }
+    }
+
+    /// The buffer is kept for the next reply.
+    fn send_held(&mut self) {
+        let mut held = std::mem::take(&mut self.bytes.reply);
+        self.send_client(&held);
+        held.clear();
+        self.bytes.reply = held;
     }
 
     pub(super) fn follow(&mut self, step: Step) -> Result<(), SessionEnd> {
         if !self.machine.keeps_request() && step != Step::Retry {
-            self.request.clear();
+            self.bytes.request.clear();
         }
         match step {
             Step::Release => self.release(),
@@ -147,9 +153,9 @@ impl Session {
 
     /// The unit's bytes come once more, in front of everything else.
     pub(super) fn again(&mut self) {
-        let mut request = std::mem::take(&mut self.request);
-        request.append(&mut self.inbox);
-        self.inbox = request;
+        let mut request = std::mem::take(&mut self.bytes.request);
+        request.append(&mut self.bytes.inbox);
+        self.bytes.inbox = request;
     }
 
     pub(super) fn on_server_lost(&mut self) -> Result<(), SessionEnd> {
@@ -157,9 +163,9 @@ impl Session {
             return Ok(());
         };
         self.shared.cluster.report_failure(lease.node);
-        self.reply.clear();
-        self.server_in.clear();
-        self.server_out.clear();
+        self.bytes.reply.clear();
+        self.bytes.server_in.clear();
+        self.bytes.server_out.clear();
         let name = self.node_name(lease.node);
         let role = link(&mut lease).role;
         let mut last_words = self.worker.take_buffer();
@@ -181,7 +187,7 @@ impl Session {
             }
             Step::Retry => self.again(),
             Step::Close(end) => return Err(end),
-            _ => self.request.clear(),
+            _ => self.bytes.request.clear(),
         }
         self.feed_inbox()
     }

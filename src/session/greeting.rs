@@ -22,6 +22,7 @@ use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{backend, frame};
 use crate::stream::Stream;
 use crate::worker::Worker;
+use crate::worker::buffers::Lent;
 
 /// A connection that a login waits for, in an interval of looking for a primary.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -35,7 +36,7 @@ impl Session {
     pub(super) async fn open(
         worker: &Rc<Worker>,
         shared: &Arc<Shared>,
-        mut client: Stream,
+        (mut client, peer): (Stream, &str),
         request: &StartupRequest,
         credentials: Credentials,
     ) -> Result<Box<Session>, Refusal> {
@@ -51,7 +52,7 @@ impl Session {
             Ok(cancel) => cancel,
             Err(error) => return Err(Refusal::new(client, &ClientError::unreachable("pgweir", &error.to_string()))),
         };
-        let words = greeting.words(&startup, cancel.pid(), cancel.secret());
+        let words = greeting.words(&startup, cancel.pid(), &cancel.secret());
         if greeting.startup == startup {
             startup = greeting.startup;
         }
@@ -62,11 +63,11 @@ impl Session {
         machine.set_home(connection);
         Ok(Box::new(Session {
             id,
+            peer: peer.into(),
             worker: Rc::clone(worker),
             shared: Arc::clone(shared),
             client,
             client_side: ClientSide::Open,
-            farewell: None,
             lost: None,
             machine,
             lease: None,
@@ -79,14 +80,9 @@ impl Session {
             waiting: None,
             stall: None,
             heard: 0,
-            inbox: Vec::new(),
+            bytes: Lent::default(),
             reading_unit: true,
             cancelled: false,
-            client_out: Vec::new(),
-            server_out: Vec::new(),
-            server_in: Vec::new(),
-            request: Vec::new(),
-            reply: Vec::new(),
             credentials,
             pools: Vec::new(),
             abroad: Vec::new(),

@@ -198,17 +198,21 @@ impl Shared {
 const ENDS_ARE_HEARD_AFTER: [u64; 7] = [3, 5, 10, 20, 50, 100, 300];
 
 /// One accepted socket. Never fails: what goes wrong is told to the client and counted.
-pub async fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer: String) {
-    worker.metrics.client_opened();
+pub fn serve(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer: String) -> impl Future<Output = ()> {
     // In a box that is dropped afterwards: ten thousand idle sessions must not keep the room that their logins took.
-    if let Some(session) = Box::pin(admit(&worker, &shared, stream, &peer)).await {
-        session.run(&peer).await;
+    let admission = Box::pin(admit(Rc::clone(&worker), shared, stream, peer));
+    async move {
+        worker.metrics.client_opened();
+        if let Some(session) = admission.await {
+            session.run().await;
+        }
+        worker.metrics.client_closed();
     }
-    worker.metrics.client_closed();
 }
 
 /// Everything up to a session that was greeted. `None`: the connection was for something else, or did not come so far.
-async fn admit(worker: &Rc<Worker>, shared: &Arc<Shared>, stream: Stream, peer: &str) -> Option<Box<Session>> {
+async fn admit(worker: Rc<Worker>, shared: Arc<Shared>, stream: Stream, peer: String) -> Option<Box<Session>> {
+    let (worker, shared, peer) = (&worker, &shared, peer.as_str());
     let patience = shared.in_force.load().sections.limits.login_timeout;
     let startup = tokio::time::timeout(patience, startup::negotiate(stream, shared.acceptor.as_deref())).await;
     match startup.ok() {
@@ -269,7 +273,7 @@ async fn open_session(
         replication::serve(worker, shared, stream, &request, &credentials).await;
         return None;
     }
-    match Session::open(worker, shared, stream, &request, credentials).await {
+    match Session::open(worker, shared, (stream, peer), &request, credentials).await {
         Ok(session) => {
             debug!(session = session.id(), peer, user = request.user, database = request.database, "session opened");
             Some(session)

@@ -56,7 +56,7 @@ pub(super) async fn serve(
     for (name, value) in &greeting.parameters {
         backend::put_parameter_status(&mut words, name.as_bytes(), value.as_bytes());
     }
-    backend::put_backend_key_data(&mut words, registration.pid(), registration.secret());
+    backend::put_backend_key_data(&mut words, registration.pid(), &registration.secret());
     backend::put_ready_for_query(&mut words, TransactionStatus::Idle);
     if super::greeting::write_all(&mut client, &words).await.is_ok() {
         let cancels = std::future::poll_fn(|cx| {

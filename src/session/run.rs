@@ -28,6 +28,7 @@ use crate::protocol::sqlstate::ClientError;
 use crate::routing::Target;
 use crate::stream::Stream;
 use crate::worker::Worker;
+use crate::worker::buffers::Lent;
 use crate::worker::timers::Timer;
 
 /// After a primary's connection died a read is tried again so much later at the latest.
@@ -37,24 +38,34 @@ pub(super) const PRIMARY_LOST: Duration = Duration::from_millis(50);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Whether the client may still say something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ClientSide {
     Open,
     /// It closed its side, and may be listening still.
-    Closed {
-        until: Instant,
-    },
+    Closed(Box<Farewell>),
+}
+
+/// Nobody listens for longer than this.
+pub(super) struct Farewell {
+    pub until: Instant,
+    pub timer: Option<Timer>,
+}
+
+impl ClientSide {
+    pub fn is_open(&self) -> bool {
+        matches!(self, ClientSide::Open)
+    }
 }
 
 /// One logged-in client.
 pub struct Session {
     pub(super) id: u64,
+    /// The client's address, for the log.
+    pub(super) peer: Box<str>,
     pub(super) worker: Rc<Worker>,
     pub(super) shared: Arc<Shared>,
     pub(super) rules: Arc<Rules>,
     pub(super) client: Stream,
     pub(super) client_side: ClientSide,
-    pub(super) farewell: Option<Timer>,
     /// When a server connection died under this session last.
     pub(super) lost: Option<Instant>,
     pub(super) machine: Box<Machine>,
@@ -70,23 +81,14 @@ pub struct Session {
     /// These two are rare, and large beside what a session at rest is.
     pub(super) waiter: Option<Box<(Target, Waiter)>>,
     pub(super) waiting: Option<Box<Waiting>>,
-    pub(super) stall: Option<Stall>,
+    pub(super) stall: Option<Box<Stall>>,
     /// Counts what was exchanged with server connections.
     pub(super) heard: u32,
-    /// Client bytes that could not be dealt with yet.
-    pub(super) inbox: Vec<u8>,
-    /// The unit in `inbox` is incomplete: more of it must be read.
+    pub(super) bytes: Lent,
+    /// The unit in `bytes.inbox` is incomplete: more of it must be read.
     pub(super) reading_unit: bool,
     /// A node was told to cancel the unit under way: should its answer be lost, the unit must not be done again.
     pub(super) cancelled: bool,
-    pub(super) client_out: Vec<u8>,
-    pub(super) server_out: Vec<u8>,
-    /// A message of the node whose end has not arrived.
-    pub(super) server_in: Vec<u8>,
-    /// The client's bytes of the unit under way, while it may have to be sent once more.
-    pub(super) request: Vec<u8>,
-    /// A replica's reply, while another node may still be asked.
-    pub(super) reply: Vec<u8>,
     pub(super) credentials: Credentials,
     pub(super) pools: Vec<(NodeId, Arc<Pool>)>,
     /// What a transaction under way changes that all databases share, and the catalogs that were told of it.
@@ -102,14 +104,14 @@ impl Session {
     }
 
     /// Until the client goes, the node ends it, or something is wrong beyond repair.
-    pub async fn run(mut self: Box<Self>, peer: &str) {
+    pub async fn run(mut self: Box<Self>) {
         let end = loop {
             let event = poll_fn(|cx| self.poll_event(cx)).await;
             if let Err(end) = self.on_event(event) {
                 break end;
             }
         };
-        Box::pin(self.finish(end, peer)).await;
+        Box::pin(self.finish(end)).await;
     }
 
     fn awaits_node(&self) -> bool {
@@ -118,19 +120,24 @@ impl Session {
 
     fn on_event(&mut self, event: Event) -> Result<(), SessionEnd> {
         self.machine.resume(|| self.worker.take_desk());
+        if self.bytes.is_none() {
+            self.bytes.put(self.worker.take_buffers());
+        }
         self.handle(event)?;
         self.rest();
-        if self.client_side != ClientSide::Open && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
+        if !self.client_side.is_open() && !self.awaits_node() { Err(SessionEnd::Client) } else { Ok(()) }
     }
 
     /// What only a session that does something needs goes back to the worker.
     fn rest(&mut self) {
-        if self.lease.is_some() || self.waiter.is_some() || !self.inbox.is_empty() {
+        if self.lease.is_some() || self.waiter.is_some() || !self.bytes.is_drained() {
             return;
         }
         if let Some(room) = self.machine.rest() {
             self.worker.put_desk(room);
-            self.worker.put_buffer(std::mem::take(&mut self.request));
+            if let Some(buffers) = self.bytes.take() {
+                self.worker.put_buffers(buffers);
+            }
         }
     }
 
@@ -163,29 +170,30 @@ impl Session {
     fn on_client_bytes(&mut self, bytes: &[u8]) -> Result<(), SessionEnd> {
         if bytes.is_empty() {
             // What was asked before is still answered, as PostgreSQL does; then nobody asks any more.
-            self.client_side = ClientSide::Closed { until: Instant::now() + FAREWELL };
+            let until = Instant::now() + FAREWELL;
+            self.client_side = ClientSide::Closed(Box::new(Farewell { until, timer: None }));
             return if self.awaits_node() { Ok(()) } else { Err(SessionEnd::Client) };
         }
         self.worker.metrics.bytes_from_client(bytes.len());
-        if !self.inbox.is_empty() {
-            self.inbox.extend_from_slice(bytes);
+        if !self.bytes.inbox.is_empty() {
+            self.bytes.inbox.extend_from_slice(bytes);
             return self.feed_inbox();
         }
         let taken = self.feed(bytes)?;
-        self.inbox.extend_from_slice(&bytes[taken..]);
+        self.bytes.inbox.extend_from_slice(&bytes[taken..]);
         Ok(())
     }
 
     pub(super) fn feed_inbox(&mut self) -> Result<(), SessionEnd> {
-        if self.inbox.is_empty() {
+        if self.bytes.inbox.is_empty() {
             return Ok(());
         }
-        let mut inbox = std::mem::take(&mut self.inbox);
+        let mut inbox = std::mem::take(&mut self.bytes.inbox);
         let result = self.feed(&inbox);
         inbox.drain(..*result.as_ref().unwrap_or(&0));
         inbox.shrink_to(if inbox.is_empty() { 0 } else { inbox.len() * 2 });
         // What a retry gave back stands in front of what had not been taken.
-        self.inbox.extend_from_slice(&inbox);
+        self.bytes.inbox.extend_from_slice(&inbox);
         result.map(drop)
     }
 
@@ -203,11 +211,8 @@ impl Session {
             self.go_abroad(abroad);
         }
         let of_unit = self.machine.of_unit(&input[..at]);
-        if self.machine.keeps_request() && self.request.is_empty() {
-            if self.request.capacity() == 0 {
-                self.request = self.worker.take_buffer();
-            }
-            self.request.extend_from_slice(of_unit);
+        if self.machine.keeps_request() && self.bytes.request.is_empty() {
+            self.bytes.request.extend_from_slice(of_unit);
         }
         self.send_server(io.to_server.bytes());
         self.send_client(io.to_client);
@@ -307,7 +312,7 @@ impl Session {
             return;
         }
         self.worker.metrics.bytes_to_client(bytes.len());
-        send(&mut self.client, &mut self.client_out, bytes);
+        send(&mut self.client, &mut self.bytes.client_out, bytes);
     }
 
     pub(super) fn send_server(&mut self, bytes: &[u8]) {
@@ -317,13 +322,13 @@ impl Session {
         self.worker.metrics.bytes_to_server(bytes.len());
         self.heard = self.heard.wrapping_add(1);
         if let Some(lease) = &mut self.lease {
-            send(&mut lease.stream, &mut self.server_out, bytes);
+            send(&mut lease.stream, &mut self.bytes.server_out, bytes);
         }
     }
 
     /// Last words, then the connections are given back or closed.
-    async fn finish(mut self: Box<Self>, end: SessionEnd, peer: &str) {
-        let session = self.id;
+    async fn finish(mut self: Box<Self>, end: SessionEnd) {
+        let (session, peer) = (self.id, &*self.peer);
         match &end {
             SessionEnd::Error(error) => {
                 info!(session, peer, sqlstate = error.sqlstate, error = error.message, "session ended");
@@ -344,9 +349,9 @@ impl Session {
         self.retire_leases();
         self.leave_home();
         self.tally.count(&self.worker.metrics, Pins::default(), 0);
-        if end != SessionEnd::Client || !self.client_out.is_empty() {
+        if end != SessionEnd::Client || !self.bytes.client_out.is_empty() {
             let patience = Duration::from_secs(1);
-            let unsent = std::mem::take(&mut self.client_out);
+            let unsent = std::mem::take(&mut self.bytes.client_out);
             let _ = tokio::time::timeout(patience, async {
                 use tokio::io::AsyncWriteExt;
                 self.client.write_all(&unsent).await?;

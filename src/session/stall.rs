@@ -42,7 +42,7 @@ impl Session {
         }
         let step = self.rules.routing.read_stall_timeout / STEPS;
         let timer = self.worker.timers.wake_at(Instant::now() + step, cx.waker().clone());
-        self.stall = Some(Stall { timer, heard: self.heard, silent });
+        self.stall = Some(Box::new(Stall { timer, heard: self.heard, silent }));
         false
     }
 
@@ -75,8 +75,8 @@ impl Session {
         }
         tracing::warn!(session = self.id, node = self.node_name(node), "a replica did not answer; asking another node");
         self.shared.cluster.report_failure(node);
-        self.reply.clear();
-        self.server_in.clear();
+        self.bytes.reply.clear();
+        self.bytes.server_in.clear();
         self.drop_lease();
         self.worker.spawn(cancel::stop(target));
         self.again();

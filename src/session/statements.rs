@@ -36,10 +36,16 @@ pub struct Unnamed {
 #[derive(Debug, Default)]
 pub struct Statements {
     session: u64,
-    named: HashMap<Box<[u8]>, Statement, foldhash::fast::RandomState>,
-    unnamed: Unnamed,
     /// Of the newest statement that there ever was.
     serial: u64,
+    /// Not there before the first.
+    prepared: Option<Box<Prepared>>,
+}
+
+#[derive(Debug, Default)]
+struct Prepared {
+    named: HashMap<Box<[u8]>, Statement, foldhash::fast::RandomState>,
+    unnamed: Unnamed,
     portals: SmallVec<[(Box<[u8]>, Rc<Verdict>); 1]>,
 }
 
@@ -49,12 +55,12 @@ impl Statements {
     }
 
     pub fn named(&self, name: &[u8]) -> Option<&Statement> {
-        self.named.get(name)
+        self.prepared.as_ref()?.named.get(name)
     }
 
     /// In the order in which the client prepared them, which pg_prepared_statements tells by the time.
     pub fn all(&self) -> Vec<(&[u8], &Statement)> {
-        let mut all: Vec<_> = self.named.iter().map(|(name, statement)| (&**name, statement)).collect();
+        let mut all: Vec<_> = self.prepared.iter().flat_map(|known| known.named.iter().map(|(name, one)| (&**name, one))).collect();
         all.sort_unstable_by_key(|(_, statement)| statement.serial);
         all
     }
@@ -66,29 +72,31 @@ impl Statements {
     }
 
     pub fn insert(&mut self, name: &[u8], statement: Statement) {
-        self.named.insert(name.into(), statement);
+        self.prepared.get_or_insert_default().named.insert(name.into(), statement);
     }
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Statement> {
-        self.named.remove(name)
+        self.prepared.as_mut()?.named.remove(name)
     }
 
     /// DEALLOCATE ALL.
     pub fn clear(&mut self) {
-        self.named.clear();
+        if let Some(prepared) = &mut self.prepared {
+            prepared.named.clear();
+        }
     }
 
     pub fn len(&self) -> usize {
-        self.named.len()
+        self.prepared.as_ref().map_or(0, |prepared| prepared.named.len())
     }
 
     pub fn is_empty(&self) -> bool {
-        self.named.is_empty()
+        self.len() == 0
     }
 
     /// Puts a newer verdict in the place of a statement's old one.
     pub fn renew(&mut self, name: &[u8], verdict: Rc<Verdict>, edition: u64) {
-        if let Some(statement) = self.named.get_mut(name) {
+        if let Some(statement) = self.prepared.as_mut().and_then(|prepared| prepared.named.get_mut(name)) {
             statement.verdict = verdict;
             statement.edition = edition;
         }
@@ -96,51 +104,57 @@ impl Statements {
 
     /// The client prepared an unnamed statement; returns what it is to be known by.
     pub fn set_unnamed(&mut self, rest: &[u8], verdict: Rc<Verdict>) -> UnnamedKey {
-        self.unnamed.rest.clear();
-        self.unnamed.rest.extend_from_slice(rest);
-        self.unnamed.verdict = Some(verdict);
-        self.unnamed.serial = self.next_serial();
-        self.unnamed_key()
-    }
-
-    fn unnamed_key(&self) -> UnnamedKey {
-        UnnamedKey { session: self.session, serial: self.unnamed.serial }
+        let serial = self.next_serial();
+        let unnamed = &mut self.prepared.get_or_insert_default().unnamed;
+        unnamed.rest.clear();
+        unnamed.rest.extend_from_slice(rest);
+        unnamed.verdict = Some(verdict);
+        unnamed.serial = serial;
+        UnnamedKey { session: self.session, serial }
     }
 
     /// Its key, the rest of its Parse and its verdict.
     pub fn unnamed(&self) -> Option<(UnnamedKey, &[u8], &Rc<Verdict>)> {
-        let verdict = self.unnamed.verdict.as_ref()?;
-        Some((self.unnamed_key(), &self.unnamed.rest, verdict))
+        let unnamed = &self.prepared.as_ref()?.unnamed;
+        let key = UnnamedKey { session: self.session, serial: unnamed.serial };
+        Some((key, &unnamed.rest, unnamed.verdict.as_ref()?))
     }
 
     /// A simple Query, or a Parse that failed, leaves no unnamed statement behind.
     pub fn drop_unnamed(&mut self) {
-        self.unnamed.verdict = None;
+        if let Some(prepared) = &mut self.prepared {
+            prepared.unnamed.verdict = None;
+        }
     }
 
     /// Leaves none behind, and returns what it was.
     pub fn take_unnamed(&mut self) -> Unnamed {
-        std::mem::take(&mut self.unnamed)
+        self.prepared.as_mut().map(|prepared| std::mem::take(&mut prepared.unnamed)).unwrap_or_default()
     }
 
     pub fn put_unnamed(&mut self, unnamed: Unnamed) {
-        self.unnamed = unnamed;
+        if unnamed.verdict.is_some() || self.prepared.is_some() {
+            self.prepared.get_or_insert_default().unnamed = unnamed;
+        }
     }
 
     pub fn set_portal(&mut self, name: &[u8], verdict: Rc<Verdict>) {
-        match self.portals.iter_mut().find(|(portal, _)| **portal == *name) {
+        let portals = &mut self.prepared.get_or_insert_default().portals;
+        match portals.iter_mut().find(|(portal, _)| **portal == *name) {
             Some((_, known)) => *known = verdict,
-            None => self.portals.push((name.into(), verdict)),
+            None => portals.push((name.into(), verdict)),
         }
     }
 
     pub fn portal(&self, name: &[u8]) -> Option<&Rc<Verdict>> {
-        self.portals.iter().find(|(portal, _)| **portal == *name).map(|(_, verdict)| verdict)
+        self.prepared.as_ref()?.portals.iter().find(|(portal, _)| **portal == *name).map(|(_, verdict)| verdict)
     }
 
     /// Portals end with their transaction.
     pub fn drop_portals(&mut self) {
-        self.portals.clear();
+        if let Some(prepared) = &mut self.prepared {
+            prepared.portals.clear();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
         let cancels = Cancels::new();
         let session = cancels.register(&worker, cancels.next_pid(), SecretLength::ThirtyTwo).unwrap();
         assert_eq!(session.secret().len(), 32);
-        let (pid, secret) = (session.pid(), session.secret().to_vec());
+        let (pid, secret) = (session.pid(), session.secret());
         let (idle, outcome) = tokio::join!(
             async {
                 poll_fn(|cx| session.poll_asked(cx)).await;
@@ -171,7 +171,8 @@ fn a_real_node_is_logged_in_to_cancelled_and_replaced() {
                 poll_fn(|cx| session.poll_asked(cx)).await;
                 session.deliver(&target);
             };
-            tokio::join!(cancels.cancel(session.pid(), session.secret()), asked).0
+            let secret = session.secret();
+            tokio::join!(cancels.cancel(session.pid(), &secret), asked).0
         };
         ask(&mut lease, "SELECT pg_sleep(600)").await;
         assert_eq!(cancel().await, CancelOutcome::Delivered);
