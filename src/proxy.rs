@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::admin::http::Admin;
 use crate::auth::{self, Auth};
 use crate::catalog::handle::Catalogs;
+use crate::cluster::handle::Watch;
 use crate::cluster::{self, Cluster};
 use crate::config::{Config, ConfigSource};
 use crate::listener::{Door, Listener};
@@ -129,7 +130,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
         acceptor.clone(),
         cancels,
     ));
-    let workers = start_workers(&config, &metrics, &pools, &shared)?;
+    let workers = start_workers(&config, &metrics, &pools, (&shared, &cluster))?;
     let door = Door::new(workers.handles.clone(), config.limits.clients);
     tokio::spawn(cluster::monitor::run(Arc::clone(&cluster)));
     let follower = Follower {
@@ -171,12 +172,14 @@ fn start_workers(
     config: &Config,
     metrics: &Arc<Metrics>,
     pools: &Arc<Pools>,
-    shared: &Arc<Shared>,
+    (shared, cluster): (&Arc<Shared>, &Arc<Cluster>),
 ) -> anyhow::Result<Workers> {
     let (cells, limits) = (Arc::clone(metrics), config.limits.clone());
+    let watched = Arc::clone(cluster);
     let fit = move || Fittings {
         metrics: cells.worker(),
         verdicts: VerdictCache::new(limits.verdict_cache, limits.parsed_statement),
+        cluster: Watch::new(&watched),
     };
     let housekeeping = Arc::clone(pools);
     let begin = move |worker: &Rc<_>| {

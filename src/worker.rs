@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 
+use crate::cluster::handle::Watch;
 use crate::metrics::WorkerCells;
 use crate::sql::cache::VerdictCache;
 use crate::stream::{Socket, Stream};
@@ -47,6 +48,8 @@ pub struct Worker {
     pub timers: Rc<Timers>,
     pub metrics: Arc<WorkerCells>,
     pub verdicts: RefCell<VerdictCache>,
+    /// What is known of the nodes.
+    pub cluster: RefCell<Watch>,
     /// Empty buffers with their memory, for what is on its way out.
     buffers: RefCell<Vec<Vec<u8>>>,
     /// Rooms for the bytes of sessions that have some.
@@ -69,6 +72,7 @@ pub struct Worker {
 pub struct Fittings {
     pub metrics: Arc<WorkerCells>,
     pub verdicts: VerdictCache,
+    pub cluster: Watch,
 }
 
 /// A worker's life, in order.
@@ -115,6 +119,7 @@ impl Worker {
             timers: Timers::new(now),
             metrics: fittings.metrics,
             verdicts: RefCell::new(fittings.verdicts),
+            cluster: RefCell::new(fittings.cluster),
             buffers: RefCell::default(),
             desks: RefCell::default(),
             lent: RefCell::default(),
@@ -398,10 +403,15 @@ pub mod tests {
     use std::task::Poll;
 
     use super::*;
+    use crate::cluster::Cluster;
+    use crate::cluster::dial::Plain;
+    use crate::config::ClusterConfig;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     pub fn fittings() -> Fittings {
-        Fittings { metrics: Arc::default(), verdicts: VerdictCache::new(1 << 20, 1 << 18) }
+        let cluster = Cluster::new(Vec::new(), ClusterConfig::default(), Arc::new(Plain));
+        let verdicts = VerdictCache::new(1 << 20, 1 << 18);
+        Fittings { metrics: Arc::default(), verdicts, cluster: Watch::new(&cluster) }
     }
 
     /// A worker without a thread of its own, inside a test's `LocalRuntime`.

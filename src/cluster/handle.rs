@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, Cache};
 use tokio::sync::Notify;
 
 use super::dial::Dial;
@@ -41,7 +41,7 @@ pub struct Cluster {
     pub(super) nodes: Vec<NodeConfig>,
     pub(super) config: ClusterConfig,
     pub(super) dial: Arc<dyn Dial>,
-    published: ArcSwap<Published>,
+    published: Arc<ArcSwap<Published>>,
     /// Samples started, counted *before* they are sent.
     started: AtomicU64,
     sample_wanted: Notify,
@@ -71,15 +71,32 @@ struct Published {
     global: Settled,
 }
 
-/// What is known at a moment; see [`Cluster::moment`].
-pub struct Moment {
-    published: Guard<Arc<Published>>,
+/// What one worker looks through: as long as nothing is published, a look costs a comparison.
+pub struct Watch {
+    cluster: Arc<Cluster>,
+    published: Cache<Arc<ArcSwap<Published>>, Arc<Published>>,
+}
+
+impl Watch {
+    pub fn new(cluster: &Arc<Cluster>) -> Watch {
+        Watch { cluster: Arc::clone(cluster), published: Cache::new(Arc::clone(&cluster.published)) }
+    }
+
+    /// Everything that is known now, for the data's way: nothing is counted or copied.
+    pub fn moment(&mut self) -> Moment<'_> {
+        self.cluster.moment(self.published.load())
+    }
+}
+
+/// What is known at a moment; see [`Watch`].
+pub struct Moment<'a> {
+    published: &'a Published,
     /// [`Cluster::ticket`], read after everything else.
     pub ticket: u64,
     global_ticket: u64,
 }
 
-impl Moment {
+impl Moment<'_> {
     pub fn view(&self) -> &ClusterView {
         &self.published.view
     }
@@ -117,11 +134,11 @@ impl Cluster {
         let now = Instant::now();
         let roster = Roster::new(&nodes, config.clone(), now);
         Arc::new(Cluster {
-            published: ArcSwap::from_pointee(Published {
+            published: Arc::new(ArcSwap::from_pointee(Published {
                 view: Arc::new(roster.view(now)),
                 sample: None,
                 global: Settled::default(),
-            }),
+            })),
             started: AtomicU64::new(0),
             sample_wanted: Notify::new(),
             replay_until: AtomicU64::new(0),
@@ -139,9 +156,7 @@ impl Cluster {
         })
     }
 
-    /// Everything that is known now, for the data's way: nothing is counted or copied.
-    pub fn moment(&self) -> Moment {
-        let published = self.published.load();
+    fn moment<'a>(&self, published: &'a Published) -> Moment<'a> {
         let ticket = self.ticket();
         Moment { published, ticket, global_ticket: self.global_ticket.load(Ordering::SeqCst) }
     }
@@ -226,7 +241,7 @@ impl Cluster {
     }
 
     pub fn global_floor(&self) -> GlobalFloor {
-        self.moment().global_floor()
+        self.moment(&self.published.load()).global_floor()
     }
 
     fn publish(&self, change: impl Fn(&mut Published)) {

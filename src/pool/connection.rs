@@ -57,6 +57,8 @@ pub struct ServerConnection {
     pub opened: Instant,
     /// [`NodeStats::probes_started`] at the moment before connecting: later probes say something about this connection.
     pub probes_at_open: u64,
+    /// Since when it has been at work for the session that has it; the session sets it.
+    pub leased: Instant,
     /// What the session layer knows of the server process's state.
     pub state: ConnectionState,
     /// The session whose home this is, or the last one whose home it was.
@@ -237,6 +239,7 @@ async fn open_patiently(endpoint: &Arc<Endpoint>, opening: Opening) -> Result<Bo
         stream,
         opened: now,
         probes_at_open,
+        leased: now,
         state: ConnectionState::default(),
         resident: None,
         cancel: CancelTarget::new(Arc::clone(endpoint), greeting.pid, greeting.secret),

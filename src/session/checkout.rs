@@ -11,7 +11,7 @@ use super::machine::{SessionEnd, WorksFor};
 use super::run::{Session, is_replica};
 use crate::cluster::{Change, NodeId, Role};
 use crate::metrics::Route;
-use crate::pool::{Checkout, CheckoutError, Lease, Pool};
+use crate::pool::{Checkout, CheckoutError, Lease, Pool, Waiter};
 use crate::protocol::sqlstate::{ClientError, Fault};
 use crate::protocol::{backend, frontend};
 use crate::routing::Target;
@@ -37,6 +37,13 @@ pub(super) enum Answer {
     Failed(ClientError),
 }
 
+/// A place in a pool's queue.
+pub(super) struct Queued {
+    pub target: Target,
+    pub waiter: Waiter,
+    pub asked: Instant,
+}
+
 impl Session {
     /// The machine wants a server connection to this target.
     pub(super) fn checkout(&mut self, target: Target) -> Result<Answer, SessionEnd> {
@@ -46,10 +53,11 @@ impl Session {
         if std::mem::take(&mut self.cancelled) {
             return Ok(Answer::Failed(ClientError::canceled()));
         }
+        let primary = self.worker.cluster.borrow_mut().moment().view().primary;
         let node = match target {
             Target::Replica(node) => node,
             Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica())),
-            Target::Primary | Target::Wait(..) => match self.shared.cluster.moment().view().primary {
+            Target::Primary | Target::Wait(..) => match primary {
                 Some(node) => node,
                 None => return Ok(self.await_primary(None)),
             },
@@ -64,8 +72,8 @@ impl Session {
             return Ok(if deposed { Answer::Deposed } else { Answer::Ready });
         }
         let pool = self.pool(node);
-        self.asked = Instant::now();
-        let deadline = self.asked + self.rules.checkout_timeout;
+        let asked = Instant::now();
+        let deadline = asked + self.rules.checkout_timeout;
         let role = if matches!(target, Target::Replica(_)) { Role::Replica } else { Role::Primary };
         let home = self.machine.home().map(crate::pool::ConnectionId);
         let checkout = pool.checkout(&self.worker, role, home, deadline);
@@ -83,11 +91,11 @@ impl Session {
                 Ok(self.await_observation(node))
             }
             Checkout::Ready(lease) => {
-                self.adopt(lease, self.asked);
+                self.adopt(lease, asked, asked);
                 Ok(Answer::Ready)
             }
             Checkout::Wait(waiter) => {
-                self.waiter = Some(Box::new((target, waiter)));
+                self.waiter = Some(Box::new(Queued { target, waiter, asked }));
                 Ok(Answer::Wait)
             }
         }
@@ -95,7 +103,7 @@ impl Session {
 
     /// A place in a pool's queue led somewhere.
     pub(super) fn on_checkout(&mut self, result: Result<Lease, CheckoutError>) -> Result<(), SessionEnd> {
-        let Some((target, _)) = self.waiter.take().map(|waiter| *waiter) else {
+        let Some(Queued { target, asked, .. }) = self.waiter.take().map(|queued| *queued) else {
             return Ok(());
         };
         match result {
@@ -107,7 +115,7 @@ impl Session {
                 Ok(())
             }
             Ok(lease) => {
-                self.adopt(lease, Instant::now());
+                self.adopt(lease, asked, Instant::now());
                 let mut own = self.worker.take_buffer();
                 let mut answers = Vec::new();
                 {
@@ -213,7 +221,7 @@ impl Session {
 
     /// Another node was promoted while we waited for this one.
     fn is_deposed(&self, lease: &Lease) -> bool {
-        !is_replica(lease) && self.shared.cluster.moment().view().has_another_primary(lease.node)
+        !is_replica(lease) && self.worker.cluster.borrow_mut().moment().view().has_another_primary(lease.node)
     }
 
     /// The connection is younger than what is known of its replica; the next probe will tell.
@@ -254,23 +262,23 @@ impl Session {
         pool
     }
 
-    fn adopt(&mut self, mut lease: Lease, now: Instant) {
+    fn adopt(&mut self, mut lease: Lease, asked: Instant, now: Instant) {
         if !is_replica(&lease) && !self.home.is_shared() && lease.is_vacant() {
             lease.resident = Some(self.home.clone());
             self.machine.set_home(Some(lease.id.0));
         }
-        if let Some(node) = self.shared.cluster.moment().view().node(lease.node) {
+        if let Some(node) = self.worker.cluster.borrow_mut().moment().view().node(lease.node) {
             node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
         }
-        self.leased = now;
+        lease.leased = now;
         let node = usize::from(lease.node.0);
         let route = if is_replica(&lease) { Route::Replica(node) } else { Route::Primary(node) };
-        self.worker.metrics.checkout_time(route, self.leased.saturating_duration_since(self.asked));
+        self.worker.metrics.checkout_time(route, now.saturating_duration_since(asked));
         self.lease = Some(lease);
     }
 
     fn left(&mut self, node: NodeId) {
-        if let Some(node) = self.shared.cluster.moment().view().node(node) {
+        if let Some(node) = self.worker.cluster.borrow_mut().moment().view().node(node) {
             node.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
         }
         self.bytes.server_out.clear();

@@ -63,8 +63,8 @@ impl Session {
         if self.is_cancelled(cx) {
             return Poll::Ready(Event::Cancel);
         }
-        if let Some((_, waiter)) = self.waiter.as_deref_mut()
-            && let Poll::Ready(result) = waiter.poll(cx)
+        if let Some(queued) = self.waiter.as_deref_mut()
+            && let Poll::Ready(result) = queued.waiter.poll(cx)
         {
             return Poll::Ready(Event::Lease(result));
         }

@@ -226,7 +226,7 @@ impl Session {
         let node = usize::from(lease.node.0);
         let route = if finished.replica.is_some() { Route::Replica(node) } else { Route::Primary(node) };
         let now = Instant::now();
-        let time = now.saturating_duration_since(std::mem::replace(&mut self.leased, now));
+        let time = now.saturating_duration_since(std::mem::replace(&mut lease.leased, now));
         let reason = finished.reason.as_ref().map_or("read", |reason| reason.label());
         let metrics = &self.worker.metrics;
         metrics.transaction(route, reason, u64::from(finished.statements));
@@ -237,7 +237,7 @@ impl Session {
         }
         if finished.replica.is_none() {
             self.shared.cluster.wrote();
-        } else if let Some(node) = self.shared.cluster.moment().view().node(lease.node) {
+        } else if let Some(node) = self.worker.cluster.borrow_mut().moment().view().node(lease.node) {
             // An eighth of the new time: a moving average without a lock.
             let (old, new) = (node.stats.latency_us.load(Ordering::Relaxed), time.as_micros().min(1 << 31) as u32);
             node.stats.latency_us.store(old - old / 8 + new / 8, Ordering::Relaxed);

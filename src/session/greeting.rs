@@ -59,7 +59,7 @@ impl Session {
         // A client that is gone is found out by the first read.
         drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
-        let mut machine = Box::new(Machine::new(id, &rules, SessionSettings::new(startup)));
+        let mut machine = Machine::new(id, &rules, SessionSettings::new(startup));
         machine.set_home(connection);
         Ok(Box::new(Session {
             id,
@@ -72,8 +72,6 @@ impl Session {
             machine,
             lease: None,
             home,
-            leased: Instant::now(),
-            asked: Instant::now(),
             tally: super::tally::Tally::default(),
             parked: None,
             waiter: None,

@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use super::Shared;
 use super::cancel::CancelRegistration;
-use super::checkout::Answer;
+use super::checkout::{Answer, Queued};
 use super::event::{Event, Waiting};
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine, Rules, SessionEnd, Step};
 use super::pins::Pins;
@@ -21,11 +21,10 @@ use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
 use crate::cluster::{Change, NodeId, Role};
 use crate::metrics::AccountCells;
-use crate::pool::{Home, Lease, Pool, Waiter};
+use crate::pool::{Home, Lease, Pool};
 use crate::protocol::backend;
 use crate::protocol::frame::FrameError;
 use crate::protocol::sqlstate::ClientError;
-use crate::routing::Target;
 use crate::stream::Stream;
 use crate::worker::Worker;
 use crate::worker::buffers::Lent;
@@ -68,18 +67,14 @@ pub struct Session {
     pub(super) client_side: ClientSide,
     /// When a server connection died under this session last.
     pub(super) lost: Option<Instant>,
-    pub(super) machine: Box<Machine>,
+    pub(super) machine: Machine,
     pub(super) lease: Option<Lease>,
     pub(super) home: Home,
-    /// Since when the lease is at work.
-    pub(super) leased: Instant,
-    /// When a connection was asked for.
-    pub(super) asked: Instant,
     pub(super) tally: Tally,
     /// A pinned connection waits here while a read runs on a replica.
     pub(super) parked: Option<Lease>,
     /// These two are rare, and large beside what a session at rest is.
-    pub(super) waiter: Option<Box<(Target, Waiter)>>,
+    pub(super) waiter: Option<Box<Queued>>,
     pub(super) waiting: Option<Box<Waiting>>,
     pub(super) stall: Option<Box<Stall>>,
     /// Counts what was exchanged with server connections.
@@ -270,7 +265,7 @@ impl Session {
 
     /// Calls the machine with what is known at this moment.
     pub(super) fn ask<T>(&mut self, call: impl FnOnce(&mut Machine, Option<&mut Link<'_>>, &mut Env<'_>) -> T) -> T {
-        let cluster = &self.shared.cluster;
+        let mut cluster = self.worker.cluster.borrow_mut();
         let (moment, catalog) = (cluster.moment(), self.catalog.snapshot());
         let mut verdicts = self.worker.verdicts.borrow_mut();
         let mut env = Env {

@@ -7,6 +7,7 @@ use std::task::Context;
 use std::time::Instant;
 
 use super::cancel;
+use super::checkout::Queued;
 use super::machine::{SessionEnd, Step};
 use super::run::{Session, is_replica};
 use crate::cluster::NodeId;
@@ -48,7 +49,7 @@ impl Session {
 
     /// The replica that a read waits for, if it could still be run elsewhere.
     fn owing_replica(&self) -> Option<NodeId> {
-        if let Some((Target::Replica(node), _)) = self.waiter.as_deref() {
+        if let Some(Queued { target: Target::Replica(node), .. }) = self.waiter.as_deref() {
             return Some(*node);
         }
         let owes = self.machine.holds_reply() && self.machine.awaits_node();
@@ -63,7 +64,7 @@ impl Session {
 
     /// The read is asked elsewhere. A server process that lives after all is told to stop.
     pub(super) fn on_stalled(&mut self) -> Result<(), SessionEnd> {
-        if let Some(&(Target::Replica(node), _)) = self.waiter.as_deref() {
+        if let Some(&Queued { target: Target::Replica(node), .. }) = self.waiter.as_deref() {
             self.waiter = None;
             self.machine.on_lost_lease(node, "stalled");
             return self.feed_inbox();

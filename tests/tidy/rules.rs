@@ -260,7 +260,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("tls", &["config", "stream"]),
     ("listener", &["worker", "stream", "config", "metrics"]),
     // The session's entry is handed to the worker as a function, so the arrow to session is no import.
-    ("worker", &["stream", "sql", "config", "metrics", "timers"]),
+    ("worker", &["stream", "sql", "cluster", "config", "metrics", "timers"]),
     (
         "session",
         &[
