@@ -8,7 +8,7 @@ use super::pipeline::{Ours, Owed};
 use super::settle::show_floor;
 use super::unit::{self, End, NamesStatements, Progress};
 use super::vacate::Abroad;
-use super::work::{Awaited, Block, Phase, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, Phase, Portals, Replay, Reply, Setback, Traces, Work};
 use crate::pool::sync::{self, Sync};
 use crate::protocol::TransactionStatus;
 use crate::protocol::frame::FrameError;
@@ -167,8 +167,16 @@ impl Machine {
         let named = self.traces.has(Traces::OWN_NAMES);
         let held = self.pins.hold_reads() || self.settings.refused_by_replicas();
         self.state.reads_pinned = named || held || env.ends_expected;
+        if let (Portals::Earlier, Block::Replica(_), Transaction::OnReplica(node)) =
+            (self.now.unit.portals, &self.block, self.state.transaction)
+            && self.now.setback == Setback::None
+            && (verdict.effect == Effect::Read || self.now.unit.worst.is_none())
+        {
+            // Its snapshot was taken when it was bound.
+            return (Target::Replica(node), routing::Reason::ReadOnlyTransaction);
+        }
         // A block on a replica stays movable only while plain reads run in it.
-        let fixed = self.now.unit.portal && self.state.transaction != Transaction::None;
+        let fixed = self.now.unit.portals == Portals::Lasting && self.state.transaction != Transaction::None;
         if matches!(self.now.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
             return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
         }

@@ -45,6 +45,18 @@ pub(super) struct Announced {
     pub modes: TransactionModes,
 }
 
+/// Where the portals of a unit must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Portals {
+    /// Anywhere: it binds the unnamed one, and uses it up.
+    #[default]
+    Own,
+    /// Where an earlier unit bound the unnamed one.
+    Earlier,
+    /// Where later units find it: it has a name, or only a part of its rows is wanted.
+    Lasting,
+}
+
 /// How a COPY FROM STDIN is going on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum CopyIn {
