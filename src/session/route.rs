@@ -161,7 +161,7 @@ impl Machine {
                 Transaction::OnReplica(node) => Transaction::OnReplica(node),
                 _ => Transaction::OnPrimary,
             },
-            Block::Primary | Block::Doomed => Transaction::OnPrimary,
+            Block::Primary | Block::Doomed(_) => Transaction::OnPrimary,
         };
         // Statements that have the client's own names are prepared and closed where they are.
         let named = self.traces.has(Traces::OWN_NAMES);
@@ -227,8 +227,8 @@ impl Machine {
         }
         let begins = match std::mem::take(&mut self.block) {
             Block::Announced(announced) => Some(announced),
-            Block::Doomed => {
-                self.doom(io, link);
+            Block::Doomed(announced) => {
+                self.doom(&announced.text, io, link);
                 None
             }
             block => {
@@ -251,9 +251,9 @@ impl Machine {
     }
 
     /// Opens a block and makes it fail.
-    fn doom(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+    fn doom(&mut self, begin: &[u8], io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         link.state.unnamed = None;
-        frontend::put_query(io.to_server.put(), b"BEGIN;ROLLBACK TO pgweir_lost");
+        frontend::put_query(io.to_server.put(), &[begin, b"\n;ROLLBACK TO pgweir_lost"].concat());
         self.now.owed.push(Owed::Ours(Ours::Doom));
         self.block = Block::Primary;
     }
