@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -77,11 +77,19 @@ pub struct Ended {
     pub words: Box<[u8]>,
 }
 
+/// pg_cancel_backend was done to the process that a session takes for its own.
+struct Struck {
+    /// Who did it.
+    user: Box<str>,
+    at: Instant,
+}
+
 /// A session's cell.
 #[derive(Default)]
 struct Slot {
     /// Whoever asked for a cancel and has had no answer.
     asked: RefCell<Vec<oneshot::Sender<CancelOutcome>>>,
+    struck: RefCell<Option<Struck>>,
     session: RefCell<Option<Waker>>,
 }
 
@@ -138,6 +146,20 @@ impl Cancels {
         });
         // The session, or its worker, ended in between.
         answered.await.unwrap_or(CancelOutcome::NothingToCancel)
+    }
+
+    /// A session of `user` had the process with this number cancelled: whoever was told that it is his may be reading from a
+    /// replica, of which that process knows nothing.
+    pub fn strike(&self, pid: u32, user: &str) {
+        for entry in self.lock().get(&pid).into_iter().flatten() {
+            let (session, struck) = (entry.session, Struck { user: user.into(), at: Instant::now() });
+            entry.worker.run(move |worker| {
+                if let Some(slot) = worker.resident::<Slot>(session) {
+                    slot.struck.replace(Some(struck));
+                    slot.wake();
+                }
+            });
+        }
     }
 
     /// From now on until `stop_looking`, sessions hear of the end of their processes.
@@ -202,7 +224,22 @@ impl CancelRegistration {
         if !session.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *session = Some(cx.waker().clone());
         }
-        if self.slot.asked.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        if self.is_asked() || self.slot.struck.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub fn is_asked(&self) -> bool {
+        !self.slot.asked.borrow().is_empty()
+    }
+
+    /// Since when a statement must have been at work that pg_cancel_backend was to end. The primary lets any session cancel
+    /// those of its own user; of others it is not known here what it would have said.
+    pub fn take_strike(&self, user: &str) -> Option<Instant> {
+        self.slot.struck.take().filter(|struck| *struck.user == *user).map(|struck| struck.at)
+    }
+
+    /// A cancel is asked for by somebody who does not wait for it.
+    pub fn ask(&self) {
+        self.slot.asked.borrow_mut().push(oneshot::channel().0);
     }
 
     /// What `Cancels::end` left for this session. Costs one look at a number as long as nobody looks for ends.

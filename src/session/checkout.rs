@@ -153,6 +153,15 @@ impl Session {
     /// Somebody asks for the statement at work to be cancelled. One that waits for a connection, a replica or a primary is
     /// at work in its client's eyes, and ends as PostgreSQL ends one that waits for a lock.
     pub(super) fn on_cancel(&mut self) -> Result<(), SessionEnd> {
+        if let Some(struck) = self.cancel.take_strike(&self.rules.user)
+            && self.asked <= struck
+            && !self.lease.as_ref().is_some_and(|lease| !is_replica(lease) && self.machine.awaits_node())
+        {
+            self.cancel.ask();
+        }
+        if !self.cancel.is_asked() && !self.cancelled {
+            return Ok(());
+        }
         if self.waiter.take().is_some() || self.waiting.is_some() {
             self.cancelled = false;
             self.on_answer(Answer::Failed(ClientError::canceled()))?;

@@ -69,6 +69,12 @@ impl Statements {
         self.named.insert(name.into(), statement);
     }
 
+    /// Of a statement, or of the unnamed one.
+    pub fn text(&self, name: &[u8]) -> Option<&[u8]> {
+        let rest = if name.is_empty() { self.unnamed()?.1 } else { &*self.named(name)?.rest };
+        rest.split(|byte| *byte == 0).next()
+    }
+
     pub fn remove(&mut self, name: &[u8]) -> Option<Statement> {
         self.named.remove(name)
     }
