@@ -5,7 +5,6 @@
 use std::collections::{HashMap, HashSet};
 
 use super::parse::{self, NodeRef, Tree, node};
-use crate::protocol::frontend::declared_types;
 
 /// Of texts counted; the older half goes when the younger has taken half of this.
 const BYTES: usize = 1 << 20;
@@ -90,7 +89,9 @@ fn answers_alike(rest: &[u8], text: &[u8]) -> bool {
     let [tree @ Tree::SelectStmt(select)] = trees.as_slice() else {
         return false;
     };
-    let types: HashSet<u32> = declared_types(rest).collect();
+    // Behind the text, its NUL and their count.
+    let types = rest.get(text.len() + 3..).unwrap_or_default().as_chunks::<4>().0;
+    let types: HashSet<u32> = types.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
     let lasting = Lasting { untyped: types.iter().all(|type_| *type_ == 0) };
     let nodes = tree.nodes();
     let limits = [&select.limit_count, &select.limit_offset];
