@@ -24,8 +24,10 @@ const IDENTITY: [&str; 2] = ["session_authorization", "role"];
 
 /// How the bytes of a value are written.
 #[derive(Clone, Copy)]
-enum Bytes {
+enum Bytes<'a> {
     Plain,
+    /// What cannot be UTF-8 is of this encoding, which the Query is not read in yet.
+    Of(&'a [u8]),
     /// In whatever encoding the server reads the Query. It takes such bytes for its own encoding's.
     Escaped,
 }
@@ -38,10 +40,10 @@ pub fn put_sync(out: &mut Vec<u8>, have: &Settings, want: &Settings, replica: bo
     let skip = |name: &str| replica && name == KEPT_ON_REPLICAS;
     let differs = |name: &str, value: &[u8]| want.get(name).is_none_or(|wanted| &**wanted != value);
     let mut text = Vec::new();
-    let bytes = if have.get(ENCODING) != want.get(ENCODING) && is_utf8(want.get(ENCODING).map(|name| &**name)) {
-        Bytes::Escaped
-    } else {
-        Bytes::Plain
+    let bytes = match want.get(ENCODING) {
+        wanted if have.get(ENCODING) == wanted => Bytes::Plain,
+        Some(wanted) if !is_utf8(Some(wanted)) => Bytes::Of(wanted),
+        _ => Bytes::Escaped,
     };
     let identity = IDENTITY.iter().any(|name| have.get(*name) != want.get(*name));
     let others = have.iter().any(|(name, value)| !is_identity(name) && !skip(name) && differs(name, value))
@@ -86,16 +88,25 @@ fn is_utf8(encoding: Option<&[u8]>) -> bool {
     })
 }
 
-fn put_set_config(text: &mut Vec<u8>, name: &str, value: &[u8], bytes: Bytes) {
+fn put_set_config(text: &mut Vec<u8>, name: &str, value: &[u8], bytes: Bytes<'_>) {
     text.extend_from_slice(b"SELECT pg_catalog.set_config(");
     put_literal(text, name.as_bytes(), Bytes::Plain);
     text.push(b',');
-    put_literal(text, value, bytes);
+    match bytes {
+        Bytes::Of(encoding) if std::str::from_utf8(value).is_err() => {
+            text.extend_from_slice(b"pg_catalog.convert_from(E'\\\\x");
+            value.iter().for_each(|byte| text.extend_from_slice(format!("{byte:02X}").as_bytes()));
+            text.extend_from_slice(b"'::pg_catalog.bytea,");
+            put_literal(text, encoding, Bytes::Plain);
+            text.push(b')');
+        }
+        _ => put_literal(text, value, bytes),
+    }
     text.extend_from_slice(b",false);");
 }
 
 /// A literal that means the same under both values of standard_conforming_strings and any of backslash_quote.
-fn put_literal(text: &mut Vec<u8>, value: &[u8], bytes: Bytes) {
+fn put_literal(text: &mut Vec<u8>, value: &[u8], bytes: Bytes<'_>) {
     text.extend_from_slice(b"E'");
     for &byte in value {
         match byte {
@@ -159,6 +170,20 @@ mod tests {
         let (same, plain) = (("client_encoding", "LATIN1"), "SELECT pg_catalog.set_config(E'a',E'\u{e9}',false);");
         check(&[same], &[same, ("a", "\u{e9}")], false, (Sync::Ahead, plain));
         check(&[], &[("a", "\u{e9}")], false, (Sync::Ahead, plain));
+    }
+
+    /// A value that a LATIN1 session was given broke the Query that brought it to a connection in UTF-8 (22021), and with it
+    /// the session.
+    #[test]
+    fn what_is_no_utf8_is_of_the_encoding_that_comes() {
+        let mut want = settings(&[("client_encoding", "LATIN1"), ("b", "\u{e9}")]);
+        want.insert("a".into(), b"caf\xe9".as_slice().into());
+        let mut out = Vec::new();
+        put_sync(&mut out, &Settings::new(), &want, false);
+        let expect = "SELECT pg_catalog.set_config(E'a',pg_catalog.convert_from(E'\\\\x636166E9'::pg_catalog.bytea,E'LATIN1'),false);\
+                      SELECT pg_catalog.set_config(E'b',E'\u{e9}',false);\
+                      SELECT pg_catalog.set_config(E'client_encoding',E'LATIN1',false);";
+        assert_eq!(String::from_utf8_lossy(&out[5..out.len() - 1]), expect);
     }
 
     #[test]

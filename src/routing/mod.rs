@@ -9,8 +9,8 @@ mod tables;
 
 use std::time::Duration;
 
-pub use crate::cluster::{GlobalFloor, Sample};
 use crate::cluster::{Change, NodeId, Position};
+pub use crate::cluster::{GlobalFloor, Sample};
 use crate::sql::{Consistency, Verdict};
 
 pub use decide::decide;

@@ -196,7 +196,11 @@ mod tests {
         let asked = lacking.clone().with(|c| c.arrived = 51);
         asked.waits(Change::Sample(51), WAIT, Reason::FloorUnknown);
         // The other replica has it, but has not the block.
-        lacking.with(|c| c.view.nodes[1].replay = Lsn(1100)).waits(Change::Replay(Lsn(1100)), WAIT, Reason::ReplicaBehind);
+        lacking.with(|c| c.view.nodes[1].replay = Lsn(1100)).waits(
+            Change::Replay(Lsn(1100)),
+            WAIT,
+            Reason::ReplicaBehind,
+        );
         here.clone().with(|c| c.view.nodes[2].health = Health::Lagging).is_primary(Reason::ReplicaFailed);
         let only_ends = here.with(effect(Effect::Follow)).with(floor(UNKNOWN)).decide();
         assert_eq!(only_ends.target, Target::Replica(NodeId(2)));
@@ -263,7 +267,11 @@ mod tests {
         let ahead = |c: &mut Case| c.global = GlobalFloor { position: Some(at(2, 1001)), unresolved: None };
         case().with(unresolved).is_replica(&[1, 2]);
         case().with(unresolved).with(level(Consistency::Global)).waits(Change::Sample(50), WAIT, Reason::FloorUnknown);
-        case().with(ahead).with(level(Consistency::Global)).waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
+        case().with(ahead).with(level(Consistency::Global)).waits(
+            Change::Replay(Lsn(1001)),
+            WAIT,
+            Reason::ReplicaBehind,
+        );
         let resolved = |c: &mut Case| c.global = GlobalFloor { position: None, unresolved: Some(49) };
         case().with(resolved).with(level(Consistency::Global)).is_replica(&[1, 2]);
 
@@ -271,10 +279,11 @@ mod tests {
         case().with(level(Consistency::Strict)).with(|c| c.arrived = 49).is_replica(&[1, 2]);
 
         case().with(floor(UNKNOWN)).with(level(Consistency::Eventual)).is_replica(&[1, 2]);
-        case()
-            .with(floor(UNKNOWN))
-            .with(hint(Hint::Consistency(Consistency::Strict)))
-            .waits(Change::Sample(50), WAIT, Reason::FloorUnknown);
+        case().with(floor(UNKNOWN)).with(hint(Hint::Consistency(Consistency::Strict))).waits(
+            Change::Sample(50),
+            WAIT,
+            Reason::FloorUnknown,
+        );
     }
 
     #[test]
@@ -293,10 +302,11 @@ mod tests {
     fn the_catalog_is_a_floor_too() {
         case().with(|c| c.catalog = None).is_primary(Reason::CatalogChanging);
         case().with(|c| c.catalog = Some(at(2, 1001))).waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
-        case()
-            .with(|c| c.catalog = Some(at(2, 1001)))
-            .with(level(Consistency::Eventual))
-            .waits(Change::Replay(Lsn(1001)), WAIT, Reason::ReplicaBehind);
+        case().with(|c| c.catalog = Some(at(2, 1001))).with(level(Consistency::Eventual)).waits(
+            Change::Replay(Lsn(1001)),
+            WAIT,
+            Reason::ReplicaBehind,
+        );
         case().with(|c| c.catalog = Some(Position::default())).is_replica(&[1, 2]);
     }
 

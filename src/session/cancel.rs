@@ -8,6 +8,8 @@
 //! its client hears the process's last words, as it would without us. That is so only right after somebody asked for the
 //! end of processes: a node that shuts down says the same to all, and must not cost clients that can do without it.
 
+mod secret;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
@@ -15,7 +17,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -24,19 +26,13 @@ use tokio::sync::oneshot;
 use crate::pool::connection::{CancelTarget, CancelUnderWay, dial};
 use crate::worker::{ResidentId, Worker, WorkerHandle, WorkerId};
 
+pub use secret::SecretLength;
+use secret::{Secret, are_equal};
+
 /// A node that has not taken the cancel by then is not waited for; the server connection is closed instead of reused.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// CancelRequest's code (manual: "Message Formats").
 const CANCEL_REQUEST: u32 = 80_877_102;
-
-/// How long a secret the client's protocol version takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SecretLength {
-    /// Protocol 3.0.
-    Four,
-    /// Protocol 3.2.
-    ThirtyTwo,
-}
 
 /// What became of a CancelRequest; for counters, the client learns nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,33 +72,6 @@ struct Entry {
     ended: Option<Box<Ended>>,
 }
 
-enum Secret {
-    Four([u8; 4]),
-    ThirtyTwo(Box<[u8; 32]>),
-}
-
-impl Secret {
-    fn random(length: SecretLength) -> io::Result<Secret> {
-        let mut secret = match length {
-            SecretLength::Four => Secret::Four([0; 4]),
-            SecretLength::ThirtyTwo => Secret::ThirtyTwo(Box::new([0; 32])),
-        };
-        let bytes: &mut [u8] = match &mut secret {
-            Secret::Four(bytes) => bytes,
-            Secret::ThirtyTwo(bytes) => &mut **bytes,
-        };
-        getrandom::fill(bytes).map_err(|error| io::Error::other(error.to_string()))?;
-        Ok(secret)
-    }
-
-    fn bytes(&self) -> &[u8] {
-        match self {
-            Secret::Four(bytes) => bytes,
-            Secret::ThirtyTwo(bytes) => &**bytes,
-        }
-    }
-}
-
 /// A server process was ended that is a session's own.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ended {
@@ -112,11 +81,19 @@ pub struct Ended {
     pub words: Box<[u8]>,
 }
 
+/// pg_cancel_backend was done to the process that a session takes for its own.
+struct Struck {
+    /// Who did it.
+    user: Box<str>,
+    at: Instant,
+}
+
 /// A session's cell.
 #[derive(Default)]
 struct Slot {
     /// Whoever asked for a cancel and has had no answer.
     asked: RefCell<Vec<oneshot::Sender<CancelOutcome>>>,
+    struck: RefCell<Option<Box<Struck>>>,
     session: RefCell<Option<Waker>>,
 }
 
@@ -175,6 +152,22 @@ impl Cancels {
         });
         // The session, or its worker, ended in between.
         answered.await.unwrap_or(CancelOutcome::NothingToCancel)
+    }
+
+    /// A session of `user` had the process with this number cancelled: whoever was told that it is his may be reading from a
+    /// replica, of which that process knows nothing.
+    pub fn strike(&self, pid: u32, user: &str) {
+        let registry = self.lock();
+        for entry in registry.sessions.get(&pid).into_iter().flatten() {
+            let (session, struck) = (entry.session, Box::new(Struck { user: user.into(), at: Instant::now() }));
+            let Some(worker) = registry.worker(entry.worker) else { continue };
+            worker.run(move |worker| {
+                if let Some(slot) = worker.resident::<Slot>(session) {
+                    slot.struck.replace(Some(struck));
+                    slot.wake();
+                }
+            });
+        }
     }
 
     /// From now on until `stop_looking`, sessions hear of the end of their processes.
@@ -253,7 +246,22 @@ impl CancelRegistration {
         if !session.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *session = Some(cx.waker().clone());
         }
-        if self.slot.asked.borrow().is_empty() { Poll::Pending } else { Poll::Ready(()) }
+        if self.is_asked() || self.slot.struck.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    pub fn is_asked(&self) -> bool {
+        !self.slot.asked.borrow().is_empty()
+    }
+
+    /// Since when a statement must have been at work that pg_cancel_backend was to end. The primary lets any session cancel
+    /// those of its own user; of others it is not known here what it would have said.
+    pub fn take_strike(&self, user: &str) -> Option<Instant> {
+        self.slot.struck.take().filter(|struck| *struck.user == *user).map(|struck| struck.at)
+    }
+
+    /// A cancel is asked for by somebody who does not wait for it.
+    pub fn ask(&self) {
+        self.slot.asked.borrow_mut().push(oneshot::channel().0);
     }
 
     /// What `Cancels::end` left for this session. Costs one look at a number as long as nobody looks for ends.
@@ -353,12 +361,6 @@ fn cancel_request(target: &CancelTarget) -> Vec<u8> {
     message.extend_from_slice(&target.pid.to_be_bytes());
     message.extend_from_slice(&target.secret);
     message
-}
-
-/// Takes the same time wherever the first difference is.
-fn are_equal(a: &[u8], b: &[u8]) -> bool {
-    let difference = a.iter().zip(b).fold(0, |difference, (a, b)| std::hint::black_box(difference | (a ^ b)));
-    a.len() == b.len() && difference == 0
 }
 
 #[cfg(test)]

@@ -158,9 +158,24 @@ impl Session {
         (asked && self.machine.works_for() != WorksFor::Us) || (self.cancelled && self.waiting.is_some())
     }
 
+    fn under_way_since(&self) -> Option<Instant> {
+        let queued = self.waiter.as_ref().map(|queued| queued.asked);
+        let waiting = self.waiting.as_ref().map(|waiting| waiting.since);
+        queued.or(waiting).or(self.lease.as_ref().map(|lease| lease.leased))
+    }
+
     /// Somebody asks for the statement at work to be cancelled. One that waits for a connection, a replica or a primary is
     /// at work in its client's eyes, and ends as PostgreSQL ends one that waits for a lock.
     pub(super) fn on_cancel(&mut self) -> Result<(), SessionEnd> {
+        if let Some(struck) = self.cancel.take_strike(&self.rules.user)
+            && self.under_way_since().is_some_and(|since| since <= struck)
+            && !self.lease.as_ref().is_some_and(|lease| !is_replica(lease) && self.machine.awaits_node())
+        {
+            self.cancel.ask();
+        }
+        if !self.cancel.is_asked() && !self.cancelled {
+            return Ok(());
+        }
         if self.waiter.take().is_some() || self.waiting.is_some() {
             self.cancelled = false;
             self.on_answer(Answer::Failed(ClientError::canceled()))?;

@@ -34,6 +34,8 @@ pub struct UnderWay {
     pub(super) unit_start: usize,
     /// A database that nobody may be connected to when the statement at hand arrives.
     pub(super) abroad: Option<Abroad>,
+    /// Processes that the unit at hand has cancelled.
+    pub(super) cancels: Vec<u32>,
     /// Settings that the transaction at hand changed.
     pub(super) touched: Vec<String>,
     /// Why the last replica's answer was not used, for the metrics.
@@ -49,6 +51,7 @@ impl UnderWay {
         self.avoid.clear();
         self.undo.clear();
         self.aliases.clear();
+        self.cancels.clear();
     }
 
     /// Forgets everything, for the next session, without giving the memory back.
@@ -62,6 +65,7 @@ impl UnderWay {
             avoid: _,
             undo: _,
             aliases: _,
+            cancels: _,
             work,
             owed,
             observation,

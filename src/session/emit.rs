@@ -14,7 +14,7 @@ use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER, Header};
 use crate::protocol::frontend::{self, Named};
 use crate::protocol::sqlstate::ClientError;
-use crate::sql::{Act, Pin, Verdict};
+use crate::sql::{Act, Pin, Reason, Verdict};
 
 impl Machine {
     /// Sends as much of the unit as is there.
@@ -221,6 +221,9 @@ impl Machine {
         let text = if whole { frontend::query(&message[HEADER..]) } else { None };
         let verdict = self.next_verdict(text, &message[HEADER..], env);
         self.trace(&verdict);
+        if cancels(&verdict) {
+            self.now.cancels.extend(vacate::numbers(text.unwrap_or_default()));
+        }
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
         self.own_names_for(&verdict, text, io, link);
         self.forget_unnamed();
@@ -313,6 +316,11 @@ impl Machine {
                 self.traces.add(Traces::SEQUENCES);
             }
             self.trace(&verdict);
+            if cancels(&verdict) {
+                let text = self.statements.text(bind.statement).unwrap_or_default();
+                let bound = vacate::bound_numbers(bind.rest).unwrap_or_default();
+                self.now.cancels.extend(vacate::numbers(text).chain(bound));
+            }
             if verdict.acts.contains(&Act::Audit) {
                 let text = self.statements.named(bind.statement).map(|statement| statement.rest.clone());
                 self.touch(&verdict, &text.unwrap_or_default());
@@ -347,4 +355,8 @@ impl Machine {
     pub(super) fn on_replica(link: &Link<'_>) -> bool {
         link.role == LinkRole::Replica
     }
+}
+
+fn cancels(verdict: &Verdict) -> bool {
+    matches!(&verdict.reason, Reason::UnsafeFunction(name) if name == "pg_cancel_backend")
 }

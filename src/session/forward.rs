@@ -49,12 +49,15 @@ impl Session {
         Ok(at)
     }
 
-    /// What is about to be sent concerns others than this session.
+    /// What is about to be sent, or was done, concerns others than this session.
     pub(super) fn go_abroad(&mut self, abroad: Abroad) {
         match abroad {
             Abroad::Vacates(database) => {
                 self.shared.pools.retire_database(&database);
                 self.shared.catalogs.forget(&database);
+            }
+            Abroad::Cancelled(processes) => {
+                processes.into_iter().for_each(|pid| self.shared.cancels.strike(pid, &self.rules.user));
             }
             Abroad::Terminates => self.shared.look_for_ends(&self.worker),
             Abroad::Privileges | Abroad::Defaults => {
@@ -212,6 +215,9 @@ impl Session {
             return;
         };
         self.cancelled = false;
+        if let Some(abroad) = self.machine.take_abroad() {
+            self.go_abroad(abroad);
+        }
         let Some(lease) = &mut self.lease else {
             return;
         };

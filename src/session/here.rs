@@ -38,7 +38,8 @@ impl Machine {
                 self.answer(tag, TransactionStatus::InTransaction, io)
             }
             (Act::SetTransaction(modes), Block::Announced(announced)) => {
-                announced.text.push(b';');
+                // On a line of its own: the text may end with a comment.
+                announced.text.extend_from_slice(b"\n;");
                 announced.text.extend_from_slice(text);
                 let old = announced.modes;
                 announced.modes = TransactionModes {
@@ -49,8 +50,8 @@ impl Machine {
                 self.answer("SET", TransactionStatus::InTransaction, io)
             }
             (Act::Commit { chain: false }, Block::Announced(_)) => self.answer_end("COMMIT", io),
-            (Act::Rollback { chain: false }, Block::Announced(_) | Block::Doomed) => self.answer_end("ROLLBACK", io),
-            (Act::Commit { chain: false }, Block::Doomed) => self.answer_end("ROLLBACK", io),
+            (Act::Rollback { chain: false }, Block::Announced(_) | Block::Doomed(_)) => self.answer_end("ROLLBACK", io),
+            (Act::Commit { chain: false }, Block::Doomed(_)) => self.answer_end("ROLLBACK", io),
             _ => false,
         }
     }
@@ -71,7 +72,7 @@ impl Machine {
     pub(super) fn client_status(&self) -> TransactionStatus {
         match self.block {
             Block::Announced(_) => TransactionStatus::InTransaction,
-            Block::Doomed => TransactionStatus::Failed,
+            Block::Doomed(_) => TransactionStatus::Failed,
             _ => self.status,
         }
     }
@@ -114,7 +115,7 @@ impl Machine {
         }
         backend::put_error(to_client, error);
         if !matches!(self.block, Block::None) {
-            self.block = Block::Doomed;
+            self.block.doom();
         }
         *at += if self.now.unit.length == 0 { unit::stray(&input[*at..]) } else { 0 };
         // One that was about to be decided anew is not read at the moment; of a pipeline the rest goes up to its Sync.

@@ -103,7 +103,7 @@ impl Machine {
     /// The block's replica has it no more: as the client knows it, it is announced again or has failed.
     pub(super) fn give_up_replica(&mut self) {
         self.block = match std::mem::take(&mut self.block) {
-            Block::Replica(_) if self.status == TransactionStatus::Failed => Block::Doomed,
+            Block::Replica(announced) if self.status == TransactionStatus::Failed => Block::Doomed(announced),
             Block::Replica(announced) => Block::Announced(announced),
             block => block,
         };
@@ -125,7 +125,11 @@ impl Machine {
         let (running, end) = (self.now.work.begun, self.now.work.end);
         let commits = self.now.owed.texts().any(|text| text.acts.iter().any(|act| matches!(act, Act::Commit { .. })));
         let in_block = self.is_in_block();
-        self.block = if in_block && !(running && commits) { Block::Doomed } else { Block::None };
+        if in_block && !(running && commits) {
+            self.block.doom();
+        } else {
+            self.block = Block::None;
+        }
         self.status = TransactionStatus::Idle;
         let owed = self.now.owed.take();
         self.take_back(owed, drop);

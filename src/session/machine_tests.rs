@@ -1,5 +1,5 @@
 //! The machine's transcripts: what it does with each message of a client and of a node, without either. A line of a case is a
-//! message from the client (F) or from the node (B), in the manual's names, NUL written as `|`; what follows it, indented, is
+//! message from the client (F) or from the node (B), in the manual's names, NUL written as `|` and what ends a line as `^`; what follows it, indented, is
 //! what the machine sends to the node (>) and to the client (<) and asks of its loop.
 
 use std::time::Duration;
@@ -54,7 +54,11 @@ fn show(side: char, sign: char, mut bytes: &[u8], out: &mut Vec<String>) {
             NAMES.iter().find(|(known, _, tag)| (*known, *tag) == (side, header.tag)).map_or("?", |(_, name, _)| name);
         let body: String = bytes[5..header.total]
             .iter()
-            .map(|byte| if *byte == 0 { '|' } else { char::from(*byte) })
+            .map(|byte| match *byte {
+                0 => '|',
+                b'\n' => '^',
+                byte => char::from(byte),
+            })
             .take(90)
             .collect();
         out.push(format!("{sign} {name} {body}").trim_end().to_owned());

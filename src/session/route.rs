@@ -8,7 +8,7 @@ use super::pipeline::{Ours, Owed};
 use super::settle::show_floor;
 use super::unit::{self, End, NamesStatements, Progress};
 use super::vacate::Abroad;
-use super::work::{Awaited, Block, Phase, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, Phase, Portals, Replay, Reply, Setback, Traces, Work};
 use crate::cluster::Change;
 use crate::pool::sync::{self, Sync};
 use crate::protocol::TransactionStatus;
@@ -162,14 +162,22 @@ impl Machine {
                 Transaction::OnReplica(node) => Transaction::OnReplica(node),
                 _ => Transaction::OnPrimary,
             },
-            Block::Primary | Block::Doomed => Transaction::OnPrimary,
+            Block::Primary | Block::Doomed(_) => Transaction::OnPrimary,
         };
         // Statements that have the client's own names are prepared and closed where they are.
         let named = self.traces.has(Traces::OWN_NAMES);
         let held = self.pins.hold_reads() || self.settings.refused_by_replicas();
         self.state.reads_pinned = named || held || env.ends_expected;
+        if let (Portals::Earlier, Block::Replica(_), Transaction::OnReplica(node)) =
+            (self.now.unit.portals, &self.block, self.state.transaction)
+            && self.now.setback == Setback::None
+            && (verdict.effect == Effect::Read || self.now.unit.worst.is_none())
+        {
+            // Its snapshot was taken when it was bound.
+            return (Target::Replica(node), routing::Reason::ReadOnlyTransaction);
+        }
         // A block on a replica stays movable only while plain reads run in it.
-        let fixed = self.now.unit.portal && self.state.transaction != Transaction::None;
+        let fixed = self.now.unit.portals == Portals::Lasting && self.state.transaction != Transaction::None;
         if matches!(self.now.setback, Setback::Refused(_)) || (fixed && verdict.effect == Effect::Read) {
             return (Target::Primary, routing::Reason::Statement(verdict.reason.clone()));
         }
@@ -220,8 +228,8 @@ impl Machine {
         }
         let begins = match std::mem::take(&mut self.block) {
             Block::Announced(announced) => Some(announced),
-            Block::Doomed => {
-                self.doom(io, link);
+            Block::Doomed(announced) => {
+                self.doom(&announced.text, io, link);
                 None
             }
             block => {
@@ -244,9 +252,9 @@ impl Machine {
     }
 
     /// Opens a block and makes it fail.
-    fn doom(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+    fn doom(&mut self, begin: &[u8], io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         link.state.unnamed = None;
-        frontend::put_query(io.to_server.put(), b"BEGIN;ROLLBACK TO pgweir_lost");
+        frontend::put_query(io.to_server.put(), &[begin, b"\n;ROLLBACK TO pgweir_lost"].concat());
         self.now.owed.push(Owed::Ours(Ours::Doom));
         self.block = Block::Primary;
     }

@@ -8,6 +8,7 @@ use super::machine::{Env, Finished, Link, LinkRole, Machine, ServerIo, Step};
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
+use super::vacate::Abroad;
 use super::work::{Awaited, Block, Executed, Fate, Forward, Phase, Setback, Traces, Work};
 use crate::cluster::{Lsn, Position, Timeline};
 use crate::protocol::{TransactionStatus, frontend};
@@ -31,6 +32,9 @@ impl Machine {
         }
         if !matches!(self.block, Block::Replica(_)) && status != TransactionStatus::Idle {
             self.block = Block::Primary;
+        }
+        if !self.now.cancels.is_empty() && self.now.work.fate == Fate::Clean {
+            self.now.abroad = Some(Abroad::Cancelled(std::mem::take(&mut self.now.cancels)));
         }
         self.report(link, env);
         if status != TransactionStatus::Idle {

@@ -60,7 +60,8 @@ impl Statements {
 
     /// In the order in which the client prepared them, which pg_prepared_statements tells by the time.
     pub fn all(&self) -> Vec<(&[u8], &Statement)> {
-        let mut all: Vec<_> = self.prepared.iter().flat_map(|known| known.named.iter().map(|(name, one)| (&**name, one))).collect();
+        let mut all: Vec<_> =
+            self.prepared.iter().flat_map(|known| known.named.iter().map(|(name, one)| (&**name, one))).collect();
         all.sort_unstable_by_key(|(_, statement)| statement.serial);
         all
     }
@@ -73,6 +74,12 @@ impl Statements {
 
     pub fn insert(&mut self, name: &[u8], statement: Statement) {
         self.prepared.get_or_insert_default().named.insert(name.into(), statement);
+    }
+
+    /// Of a statement, or of the unnamed one.
+    pub fn text(&self, name: &[u8]) -> Option<&[u8]> {
+        let rest = if name.is_empty() { self.unnamed()?.1 } else { &*self.named(name)?.rest };
+        rest.split(|byte| *byte == 0).next()
     }
 
     pub fn remove(&mut self, name: &[u8]) -> Option<Statement> {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use super::statements::Statements;
+use super::work::Portals;
 use crate::catalog::Catalog;
 use crate::protocol::frame::{self, FrameError};
 use crate::protocol::frontend::{self, Named};
@@ -102,8 +103,7 @@ pub struct Unit {
     pub needs_node: bool,
     /// Its SQL may name prepared statements.
     pub names_statements: NamesStatements,
-    /// Names a portal, or wants a part of its rows: it depends on where the portal is.
-    pub portal: bool,
+    pub portals: Portals,
     /// So many Execute messages so far.
     executes: u32,
     /// The kinds of its last eight messages, the newest in the lowest byte; a Describe of a statement is a `d`.
@@ -120,7 +120,7 @@ impl Unit {
         self.texts.clear();
         self.worst = None;
         self.needs_node = false;
-        self.portal = false;
+        self.portals = Portals::Own;
         self.executes = 0;
         self.names_statements = NamesStatements::No;
         self.kinds = 0;
@@ -130,7 +130,7 @@ impl Unit {
     /// One statement that is parsed, bound to the unnamed portal, described there or not, and executed to its end.
     pub fn is_one_statement(&self) -> bool {
         const KINDS: [u64; 2] = [u64::from_be_bytes(*b"\0\0\0\0PBES"), u64::from_be_bytes(*b"\0\0\0PBDES")];
-        KINDS.contains(&self.kinds) && !self.portal
+        KINDS.contains(&self.kinds) && self.portals == Portals::Own
     }
 
     /// Reads on in `input`, which begins with the unit's first byte.
@@ -181,7 +181,10 @@ impl Unit {
             b'E' => {
                 self.needs_node = true;
                 self.executes += 1;
-                self.portal |= frontend::execute(body).is_none_or(|(portal, rows)| !portal.is_empty() || rows != 0);
+                match frontend::execute(body) {
+                    Some((b"", 0)) => self.unnamed_portal(),
+                    _ => self.portals = Portals::Lasting,
+                }
                 if self.worst.as_ref().is_some_and(|worst| worst.effect != Effect::Read) && !self.ends_block() {
                     // It is the primary's in any case, and a COPY FROM STDIN answers before the Sync.
                     return Some(End::Flush);
@@ -242,7 +245,9 @@ impl Unit {
         let verdict = bind.and_then(|bind| self.statement(bind.statement, reader)).unwrap_or_else(unknown);
         self.judge(Rc::clone(&verdict));
         if let Some(bind) = bind {
-            self.portal |= !bind.portal.is_empty();
+            if !bind.portal.is_empty() {
+                self.portals = Portals::Lasting;
+            }
             self.name(b'P', bind.portal, verdict);
         }
     }
@@ -254,8 +259,16 @@ impl Unit {
                 let verdict = self.statement(name, reader).unwrap_or_else(unknown);
                 self.judge(verdict);
             }
+            Some(Named::Portal(b"")) => self.unnamed_portal(),
             Some(Named::Portal(_)) => {}
             None => self.malformed(),
+        }
+    }
+
+    /// It is described or run.
+    fn unnamed_portal(&mut self) {
+        if self.portals == Portals::Own && !self.names.iter().any(|(kind, name, _)| *kind == b'P' && name.is_empty()) {
+            self.portals = Portals::Earlier;
         }
     }
 

@@ -15,6 +15,8 @@ pub enum Abroad {
     Privileges,
     /// pg_terminate_backend: the process may be one that another session was told is its own.
     Terminates,
+    /// pg_cancel_backend of these processes was done: a replica may be at work for a session that was told of one.
+    Cancelled(Vec<u32>),
     /// The same as `Privileges`, and ALTER ROLE or ALTER DATABASE … SET: who logs in from now on begins with other settings.
     Defaults,
 }
@@ -36,6 +38,34 @@ pub fn abroad(text: &[u8]) -> Option<Abroad> {
         true => Some(Abroad::Privileges),
         false => None,
     }
+}
+
+/// What a text names as process numbers: those that stand behind a parenthesis, a comma or an equals sign.
+pub fn numbers(text: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    text.split_inclusive(|byte| matches!(byte, b'(' | b',' | b'=')).skip(1).filter_map(|part| {
+        let digits = part.trim_ascii_start();
+        let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
+        std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+    })
+}
+
+/// And those among the values of a Bind, behind its names: as text or as an int4.
+pub fn bound_numbers(rest: &[u8]) -> Option<Vec<u32>> {
+    let short = |at: usize| Some(usize::from(u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?)));
+    let mut at = 2 + 2 * short(0)?;
+    let count = short(at)?;
+    at += 2;
+    let mut numbers = Vec::new();
+    for _ in 0..count {
+        let length = i32::from_be_bytes(rest.get(at..at + 4)?.try_into().ok()?);
+        at += 4;
+        let Ok(length) = usize::try_from(length) else { continue };
+        let value = rest.get(at..at + length)?;
+        at += length;
+        let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        numbers.extend(text.or_else(|| value.try_into().ok().map(u32::from_be_bytes)));
+    }
+    Some(numbers)
 }
 
 /// The database that nobody may be connected to, if the text is one of those statements.
@@ -102,6 +132,18 @@ mod tests {
         ] {
             assert_eq!(abroad(text.as_bytes()), expect, "{text}");
         }
+    }
+
+    #[test]
+    fn the_processes_are_named() {
+        let of = |text: &str| numbers(text.as_bytes()).collect::<Vec<_>>();
+        assert_eq!(of("SELECT pg_cancel_backend( 4711), 'a12' LIMIT 1"), [4711]);
+        assert_eq!(of("SELECT pg_cancel_backend(pid) FROM p1 WHERE pid IN (7, 8) OR pid = 9"), [7, 8, 9]);
+        assert_eq!(of("SELECT pg_cancel_backend(99999999999)"), [0; 0]);
+        let bind = |value: &[u8]| [b"\0\0\0\x02\xff\xff\xff\xff\0\0\0\x04", value, b"\0\0"].concat();
+        assert_eq!(bound_numbers(&bind(b"4711")), Some(vec![4711]));
+        assert_eq!(bound_numbers(&bind(&4711_u32.to_be_bytes())), Some(vec![4711]));
+        assert_eq!(bound_numbers(b"\0\0\0\x01\0\0\0\x04\x01"), None);
     }
 
     #[test]

@@ -33,8 +33,23 @@ pub(super) enum Block {
     Replica(Box<Announced>),
     Primary,
     /// It was lost, or could not be opened: everything fails until the client ends it. A node that hears of it is made to
-    /// fail one of its own, so that its words are PostgreSQL's.
-    Doomed,
+    /// fail one of its own, opened alike where that is known, so that its words are PostgreSQL's and AND CHAIN goes on as it
+    /// would.
+    Doomed(Box<Announced>),
+}
+
+impl Block {
+    /// It goes on as one that failed.
+    pub fn doom(&mut self) {
+        *self = match std::mem::take(self) {
+            Block::Announced(announced) | Block::Replica(announced) | Block::Doomed(announced) => {
+                Block::Doomed(announced)
+            }
+            Block::None | Block::Primary => {
+                Block::Doomed(Box::new(Announced { text: b"BEGIN".to_vec(), ..Announced::default() }))
+            }
+        }
+    }
 }
 
 /// A BEGIN that is sent with the first real statement.
@@ -43,6 +58,18 @@ pub(super) struct Announced {
     /// The client's own texts, joined by semicolons.
     pub text: Vec<u8>,
     pub modes: TransactionModes,
+}
+
+/// Where the portals of a unit must be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Portals {
+    /// Anywhere: it binds the unnamed one, and uses it up.
+    #[default]
+    Own,
+    /// Where an earlier unit bound the unnamed one.
+    Earlier,
+    /// Where later units find it: it has a name, or only a part of its rows is wanted.
+    Lasting,
 }
 
 /// How a COPY FROM STDIN is going on.

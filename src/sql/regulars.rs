@@ -2,7 +2,7 @@
 //! each worker, beside its verdicts. It also says of a text whether a statement that was prepared earlier, and planned for
 //! no value in particular, would answer the same.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::parse::{self, NodeRef, Tree, node};
 
@@ -46,7 +46,7 @@ impl Regulars {
         };
         *count = match *count {
             Count::Seen(times) if times < many => Count::Seen(times + 1),
-            Count::Seen(_) if answers_alike(text) => Count::Regular,
+            Count::Seen(_) if answers_alike(rest, text) => Count::Regular,
             Count::Seen(_) => Count::Peculiar,
             known => known,
         };
@@ -76,8 +76,9 @@ impl Regulars {
 ///
 /// Of a string, a type may make something else each day (`'today'`), or under another setting. And a plan for given values
 /// computes what is constant with them beforehand: `1 / $1` fails even where no row asks for it. A parameter that is only
-/// compared with a column leaves nothing to compute.
-fn answers_alike(text: &[u8]) -> bool {
+/// compared with a column leaves nothing to compute, if it is of the column's type or becomes so without fail: one that
+/// comes twice may get its type at one place, and be cast at the other.
+fn answers_alike(rest: &[u8], text: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(text) else {
         return false;
     };
@@ -88,49 +89,140 @@ fn answers_alike(text: &[u8]) -> bool {
     let [tree @ Tree::SelectStmt(select)] = trees.as_slice() else {
         return false;
     };
+    // Behind the text, its NUL and their count.
+    let types = rest.get(text.len() + 3..).unwrap_or_default().as_chunks::<4>().0;
+    let types: HashSet<u32> = types.iter().map(|bytes| u32::from_be_bytes(*bytes)).collect();
+    let lasting = Lasting { untyped: types.iter().all(|type_| *type_ == 0) };
+    let nodes = tree.nodes();
     let limits = [&select.limit_count, &select.limit_offset];
-    let limits = limits.into_iter().flatten().filter(|limit| is_parameter(limit)).count();
-    let compared: usize = tree.nodes().into_iter().map(|(node, ..)| compared(node)).sum();
+    let limits = limits.into_iter().flatten().filter_map(|limit| lasting.parameter(limit));
+    let compared = nodes.iter().flat_map(|(node, ..)| lasting.compared(*node));
+    let parameters: Vec<i32> = limits.chain(compared).collect();
+    let strings = nodes.iter().filter(|(node, ..)| is_lasting_string(*node)).count() + texts_put_out(select);
+    let numbers: HashSet<i32> = parameters.iter().copied().collect();
     // Every dollar sign must be accounted for: there may be parameters where nobody looked, or a string quoted by two.
-    !text.contains('\'') && text.matches('$').count() == limits + compared
+    // And so must every quote.
+    types.iter().all(|type_| becomes_another_without_fail(*type_))
+        && text.matches('$').count() == parameters.len()
+        && parameters.len() == numbers.len()
+        && text.matches('\'').count() == 2 * strings
 }
 
-/// How many parameters are compared with a column here.
-fn compared(node: NodeRef<'_>) -> usize {
-    use node::AExprKind as Kind;
-    let NodeRef::AExpr(expression) = node else {
+/// Whether no value of this type of PostgreSQL's own fails where one of another type is asked for: not every bigint is an
+/// oid, and not every numeric a float.
+fn becomes_another_without_fail(type_: u32) -> bool {
+    const INT8: u32 = 20;
+    const NUMERIC: u32 = 1700;
+    const FIRST_USER: u32 = 16384;
+    type_ < FIRST_USER && !matches!(type_, INT8 | NUMERIC)
+}
+
+/// How many strings the query puts out as they are: each of type text, whatever is in it.
+fn texts_put_out(select: &node::SelectStmt) -> usize {
+    // The branches of a UNION agree upon a type.
+    if select.op() != node::SetOperation::SetopNone {
         return 0;
+    }
+    let values = select.target_list.iter().filter_map(|target| match &target.node {
+        Some(Tree::ResTarget(target)) => target.val.as_ref(),
+        _ => None,
+    });
+    values.filter(|value| string(value).is_some()).count()
+}
+
+/// A string with a type that makes the same of it each time, of a name that nothing else has (the grammar's own ones).
+fn is_lasting_string(node: NodeRef<'_>) -> bool {
+    let NodeRef::TypeCast(cast) = node else {
+        return false;
     };
-    let (Some(left), Some(right)) = (&expression.lexpr, &expression.rexpr) else {
-        return 0;
+    let (Some(text), Some(type_)) = (cast.arg.as_ref().and_then(|arg| string(arg)), builtin_type(cast)) else {
+        return false;
     };
-    let operator = match expression.name.as_slice() {
-        [name] => super::names::string(name).unwrap_or_default(),
-        _ => "",
-    };
-    let compares = match expression.kind() {
-        Kind::AexprOp => matches!(operator, "=" | "<>" | "<" | ">" | "<=" | ">="),
-        Kind::AexprOpAny | Kind::AexprIn => operator == "=",
-        Kind::AexprBetween => true,
+    match type_ {
+        "bool" | "int2" | "int4" | "int8" | "float4" | "float8" | "numeric" | "varchar" => true,
+        // intervalstyle says what a leading minus is the sign of.
+        "interval" => !text.contains('-'),
+        // The year first is read alike under any datestyle.
+        "timestamp" => {
+            let is_date = |c: char| c.is_ascii_digit() || matches!(c, '-' | ':' | ' ');
+            text.chars().all(is_date) && text.find('-') == Some(4)
+        }
         _ => false,
-    };
-    match (compares, is_column(left), is_column(right)) {
-        (true, true, false) => parameters(right),
-        (true, false, true) => parameters(left),
-        _ => 0,
     }
 }
 
-/// Of a parameter or a list of them.
-fn parameters(node: &node::Node) -> usize {
+fn string(node: &node::Node) -> Option<&str> {
     match &node.node {
-        Some(Tree::List(list)) => list.items.iter().filter(|item| is_parameter(item)).count(),
-        _ => usize::from(is_parameter(node)),
+        Some(Tree::AConst(_)) => super::names::literal(node),
+        _ => None,
     }
 }
 
-fn is_parameter(node: &node::Node) -> bool {
-    matches!(node.node, Some(Tree::ParamRef(_)))
+/// The type of PostgreSQL's own that this casts to; `None` if a length comes with it, which costs a computation.
+fn builtin_type(cast: &node::TypeCast) -> Option<&str> {
+    let name = cast.type_name.as_ref()?;
+    match name.names.as_slice() {
+        [schema, type_] if name.typmods.is_empty() && super::names::string(schema) == Some("pg_catalog") => {
+            super::names::string(type_)
+        }
+        _ => None,
+    }
+}
+
+/// What a parameter may look like.
+struct Lasting {
+    /// The client left all types open: then `$1::int` is how the statement itself says one, and casts nothing.
+    untyped: bool,
+}
+
+impl Lasting {
+    /// The parameters that are compared with a column here.
+    fn compared(&self, node: NodeRef<'_>) -> Vec<i32> {
+        use node::AExprKind as Kind;
+        let NodeRef::AExpr(expression) = node else {
+            return Vec::new();
+        };
+        let (Some(left), Some(right)) = (&expression.lexpr, &expression.rexpr) else {
+            return Vec::new();
+        };
+        let operator = match expression.name.as_slice() {
+            [name] => super::names::string(name).unwrap_or_default(),
+            _ => "",
+        };
+        let compares = match expression.kind() {
+            Kind::AexprOp => matches!(operator, "=" | "<>" | "<" | ">" | "<=" | ">="),
+            Kind::AexprOpAny | Kind::AexprIn => operator == "=",
+            Kind::AexprBetween => true,
+            _ => false,
+        };
+        match (compares, is_column(left), is_column(right)) {
+            (true, true, false) => self.parameters(right),
+            (true, false, true) => self.parameters(left),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Of a parameter or a list of them.
+    fn parameters(&self, node: &node::Node) -> Vec<i32> {
+        match &node.node {
+            Some(Tree::List(list)) => list.items.iter().filter_map(|item| self.parameter(item)).collect(),
+            _ => self.parameter(node).into_iter().collect(),
+        }
+    }
+
+    /// The number of a parameter.
+    fn parameter(&self, node: &node::Node) -> Option<i32> {
+        const KNOWN: [&str; 8] = ["bool", "int2", "int4", "float4", "float8", "varchar", "timestamp", "timestamptz"];
+        let cast = match node.node.as_ref()? {
+            Tree::ParamRef(parameter) => return Some(parameter.number),
+            Tree::TypeCast(cast) if self.untyped && KNOWN.contains(&builtin_type(cast)?) => cast,
+            _ => return None,
+        };
+        match cast.arg.as_ref()?.node.as_ref()? {
+            Tree::ParamRef(parameter) => Some(parameter.number),
+            _ => None,
+        }
+    }
 }
 
 fn is_column(node: &node::Node) -> bool {
@@ -154,7 +246,26 @@ mod tests {
             ("SELECT a FROM t WHERE a IN ($1, $2) AND b = ANY ($3) AND c BETWEEN $4 AND $5", true),
             ("SELECT a FROM t WHERE EXISTS (SELECT FROM u WHERE u.t = t.id AND u.x = $1)", true),
             ("SELECT a FROM t WHERE a = 1 / $1", false),
-            ("SELECT a FROM t WHERE a = $1::int", false),
+            ("SELECT a FROM t WHERE a = $1::int AND b IN ($2::VARCHAR, $3::VARCHAR) AND c = ANY ($4::int[])", true),
+            ("SELECT a FROM t WHERE a = $1::varchar(3)", false),
+            ("SELECT a FROM t WHERE a = $1::numeric", false),
+            ("SELECT a FROM t WHERE a = $1::text", false),
+            ("SELECT a FROM t WHERE a = $1::int::float", false),
+            ("SELECT a FROM t WHERE a = $1 OR b = $1", false),
+            ("SELECT a FROM t WHERE a = $1 AND b = $1::int", false),
+            ("SELECT a, 'today' AS b FROM t WHERE a = $1", true),
+            ("SELECT 'today' UNION SELECT d FROM t", false),
+            ("SELECT 'it''s'", false),
+            ("SELECT (SELECT 'x')", false),
+            ("SELECT a FROM t WHERE b = 'x'::varchar AND d > now() - interval '7 days'", true),
+            ("SELECT a FROM t WHERE d > now() - interval '-1 1:00'", false),
+            ("SELECT a FROM t WHERE d > timestamp '2024-01-02 03:04'", true),
+            ("SELECT a FROM t WHERE d > timestamp '01-02-2024'", false),
+            ("SELECT a FROM t WHERE d > timestamp 'today'", false),
+            ("SELECT a FROM t WHERE d > timestamptz '2024-01-02'", false),
+            ("SELECT a FROM t WHERE d > '2024-01-02'::mine", false),
+            ("SELECT a FROM t /* ' */ WHERE b = 'x'::varchar /* ' */", false),
+            ("SELECT a FROM t WHERE b = 'x'", false),
             ("SELECT a FROM t WHERE $1 = $2", false),
             ("SELECT a FROM t WHERE a LIKE $1", false),
             ("SELECT $1", false),
@@ -167,7 +278,29 @@ mod tests {
             ("SHOW work_mem", false),
             ("", false),
         ] {
-            assert_eq!(answers_alike(text.as_bytes()), expect, "{text}");
+            assert_eq!(alike(text, &[]), expect, "{text}");
+        }
+    }
+
+    fn alike(text: &str, types: &[u32]) -> bool {
+        let types = types.iter().flat_map(|type_| type_.to_be_bytes());
+        let count = u16::try_from(types.clone().count() / 4).unwrap();
+        let rest: Vec<u8> = text.bytes().chain([0]).chain(count.to_be_bytes()).chain(types).collect();
+        answers_alike(&rest, text.as_bytes())
+    }
+
+    #[test]
+    fn types_that_the_client_declares() {
+        for (text, types, expect) in [
+            ("SELECT a FROM t WHERE a = $1", &[23][..], true),
+            ("SELECT a FROM t WHERE a = $1 AND b = $2", &[0, 25], true),
+            ("SELECT a FROM t WHERE a = $1", &[1700], false),
+            ("SELECT a FROM t WHERE a = $1", &[20], false),
+            ("SELECT a FROM t WHERE a = $1", &[16384], false),
+            ("SELECT a FROM t WHERE a = $1::int", &[0], true),
+            ("SELECT a FROM t WHERE a = $1::int", &[25], false),
+        ] {
+            assert_eq!(alike(text, types), expect, "{text} {types:?}");
         }
     }
 

@@ -37,6 +37,51 @@ async fn a_cancel_ends_the_running_statement_with_57014() {
     }
 }
 
+/// PostgreSQL signals the process that the session was told of, which has nothing to do while a replica reads for it.
+#[tokio::test]
+async fn pg_cancel_backend_reaches_a_read_wherever_it_runs() {
+    let front = front::with(&[]).await;
+    let mut session = RawSession::log_in(front.port(), "app");
+    let mut other = RawSession::log_in(front.port(), "app");
+    if front.proxy().is_some() {
+        // Else it waits for what the last cancel may have left on the primary.
+        session.query("SET pgweir.consistency = 'eventual'");
+    }
+    let pid = session.pid.to_string();
+    let bound = [say::bind("", "", &[Some(pid.as_bytes())], &[]), say::execute("", 0), say::sync()].concat();
+    let cancels = [
+        say::query(&format!("SELECT pg_cancel_backend({pid})")),
+        [say::parse("", "SELECT pg_cancel_backend($1)", &[23]), bound].concat(),
+    ];
+    let mut on_replicas = 0;
+    let replicas =
+        || front.proxy().map(|proxy| proxy.metrics().sum("pgweir_transactions_total", &[("route", "replica")]));
+    for request in cancels.iter().cycle().take(20) {
+        let before = replicas();
+        while front.proxy().is_some() && replicas() == before {
+            session.query("SELECT count(*) FROM numbers");
+            // What reads leave in the log of an idle primary is not flushed for long, and replicas seem behind.
+            front.cluster.primary.ask("SELECT txid_current()").await;
+            wait::pace(Duration::from_millis(20)).await;
+        }
+        session.send(&say::query("SELECT pg_sleep(0.864) FROM numbers"));
+        wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(0.864)").await == 1 }).await;
+        let active =
+            "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'SELECT pg_sleep(0.8%'";
+        on_replicas += usize::from(front.cluster.primary.ask(active).await == "0");
+        other.send(request);
+        assert_eq!(other.read_until(b'D').last().map(|row| row.columns()), Some(vec![Some("t".to_owned())]));
+        other.read_until(b'Z');
+        let answer = session.read_until(b'Z');
+        assert_eq!(sqlstate(&answer).as_deref(), Some("57014"), "{answer:?}");
+        assert_eq!(session.value("SELECT 'alive'"), "alive");
+        if on_replicas == 2 || front.proxy().is_none() {
+            return;
+        }
+    }
+    panic!("of 20 reads {on_replicas} were on a replica");
+}
+
 /// Statements that sleep, on any node.
 /// Of a text that no other test sends: they share the cluster.
 async fn sleepers(cluster: &crate::harness::Cluster, sleep: &str) -> i64 {

@@ -51,6 +51,9 @@ pub struct Backend {
     pub out: Vec<u8>,
     /// A cancel strikes so many statements later, if the unit lasts so long.
     pub cancelled: Option<usize>,
+    /// The so many-th use of a statement in a block that failed finds it absent: pgweir may not have it on that connection,
+    /// where nothing can be prepared any more.
+    pub absent: Option<usize>,
 }
 
 fn missing(name: &[u8]) -> Failure {
@@ -74,8 +77,15 @@ impl Backend {
     pub fn lose(&mut self, in_block: bool) {
         self.input.clear();
         self.portals.clear();
-        (self.copy, self.skipping, self.cancelled) = (None, false, None);
+        (self.copy, self.skipping, self.cancelled, self.absent) = (None, false, None, None);
         self.process.lose(in_block);
+    }
+
+    /// A READ ONLY block goes on without its unnamed portal.
+    pub fn leave_portal(&mut self) {
+        if self.process.read_only {
+            self.portals.remove(&b""[..]);
+        }
     }
 
     pub fn on_bytes(&mut self, bytes: &[u8], store: &mut dyn Store) {
@@ -243,9 +253,21 @@ impl Backend {
         Ok(())
     }
 
+    /// A statement's text.
+    fn prepared(&mut self, name: &[u8]) -> Result<String, Failure> {
+        let text = self.process.statements.get(name).cloned().ok_or_else(|| missing(name))?;
+        let aborted = self.process.check_aborted(&text);
+        self.absent = match self.absent {
+            Some(0) if aborted.is_err() => return aborted.map(|()| text),
+            Some(left) if aborted.is_err() => Some(left - 1),
+            left => left,
+        };
+        Ok(text)
+    }
+
     fn bind(&mut self, body: &[u8]) -> Result<(), Failure> {
         let bind = frontend::bind(body).expect("a Bind");
-        let text = self.process.statements.get(bind.statement).cloned().ok_or_else(|| missing(bind.statement))?;
+        let text = self.prepared(bind.statement)?;
         // No formats, one text parameter or none.
         let (count, wanted) = (usize::from(bind.rest[3]), parameters(&text));
         if count != wanted {
@@ -276,7 +298,7 @@ impl Backend {
     fn on_describe(&mut self, body: &[u8]) -> Result<(), Failure> {
         let (text, parameters) = match frontend::named(body).expect("a Describe") {
             Named::Statement(name) => {
-                let text = self.process.statements.get(name).cloned().ok_or_else(|| missing(name))?;
+                let text = self.prepared(name)?;
                 let count = parameters(&text);
                 (text, Some(count))
             }
@@ -393,7 +415,7 @@ impl Backend {
 
     /// Commits what is not in a block, tells what changed, and is ready.
     fn ready(&mut self, store: &mut dyn Store) {
-        self.cancelled = None;
+        (self.cancelled, self.absent) = (None, None);
         if let Some(at) = self.process.finish(store) {
             let notice = format!("SNOTICE\0C00000\0Mcommitted v:{at:016}\0\0");
             message(&mut self.out, b'N', |out| out.extend_from_slice(notice.as_bytes()));

@@ -20,6 +20,8 @@ pub struct Place {
 pub struct Shown {
     pub version: Place,
     pub snapshot: Place,
+    /// By a node that takes itself for the primary.
+    pub writable: bool,
     /// Since when something is committed that the snapshot misses.
     pub age: Duration,
     pub may: Staleness,

@@ -161,6 +161,7 @@ impl Pair {
         if quiet {
             (self.client.globally, self.client.strictly) = (world.acknowledged, world.committed());
         }
+        self.client.timeline = world.known_timeline();
         let unit = self.client.next(&mut world.dice);
         if trace && !unit.is_empty() {
             println!("{} sends {}", self.session.id, String::from_utf8_lossy(&unit).escape_debug());

@@ -45,7 +45,7 @@ pub struct Process {
     pub statements: BTreeMap<Vec<u8>, String>,
     from_sql: BTreeSet<Vec<u8>>,
     pub status: Status,
-    read_only: bool,
+    pub read_only: bool,
     pub locks: bool,
     pub sequence: Option<u64>,
     reported: String,

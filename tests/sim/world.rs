@@ -430,6 +430,11 @@ impl World {
         }
     }
 
+    /// The newest that pgweir has heard of.
+    pub fn known_timeline(&self) -> usize {
+        (self.view.timeline.0 as usize).saturating_sub(1)
+    }
+
     pub fn is_dead(&self, seat: &Seat) -> bool {
         self.nodes[seat.node].life != seat.life
     }
@@ -522,13 +527,13 @@ impl Store for Rows<'_> {
             hinted: world.now.saturating_duration_since(taken),
         };
         let version = world.history.version(snapshot, row);
-        world.history.show(Shown { version, snapshot, age, may })
+        world.history.show(Shown { version, snapshot, writable: self.seat.role == Role::Primary, age, may })
     }
 
     fn commit(&mut self, rows: &[u32]) -> u64 {
         let place = self.world.commit(self.seat.node, rows);
         let (age, may) = (Duration::ZERO, Staleness::default());
-        self.world.history.show(Shown { version: place, snapshot: place, age, may })
+        self.world.history.show(Shown { version: place, snapshot: place, writable: true, age, may })
     }
 
     fn next_value(&mut self) -> u64 {
