@@ -47,20 +47,27 @@ pub fn parameter_status(body: &[u8]) -> Option<(&[u8], &[u8])> {
 
 /// The columns of a DataRow; `None` inside is NULL.
 pub fn data_row(body: &[u8]) -> Option<Vec<Option<&[u8]>>> {
-    let count = u16::from_be_bytes(body.get(..2)?.try_into().ok()?);
-    let mut rest = &body[2..];
-    let mut columns = Vec::new();
+    let (columns, rest) = values(body)?;
+    rest.is_empty().then_some(columns)
+}
+
+/// Counted values, as DataRow and Bind have them, and what stands behind; `None` inside is NULL.
+#[expect(clippy::type_complexity)]
+pub(super) fn values(bytes: &[u8]) -> Option<(Vec<Option<&[u8]>>, &[u8])> {
+    let count = u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?);
+    let mut rest = &bytes[2..];
+    let mut values = Vec::new();
     for _ in 0..count {
         let length = i32::from_be_bytes(rest.get(..4)?.try_into().ok()?);
         rest = &rest[4..];
         if length < 0 {
-            columns.push(None);
+            values.push(None);
             continue;
         }
-        columns.push(Some(rest.get(..length as usize)?));
+        values.push(Some(rest.get(..length as usize)?));
         rest = &rest[length as usize..];
     }
-    rest.is_empty().then_some(columns)
+    Some((values, rest))
 }
 
 /// Appends a message of ours.

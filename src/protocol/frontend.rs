@@ -53,6 +53,12 @@ pub fn bind(body: &[u8]) -> Option<Bind<'_>> {
     Some(Bind { portal, statement, rest })
 }
 
+/// The values in a Bind, whose `rest` this is; `None` inside is NULL.
+pub fn bound_values(rest: &[u8]) -> Option<Vec<Option<&[u8]>>> {
+    let formats = usize::from(u16::from_be_bytes(rest.get(..2)?.try_into().ok()?));
+    super::backend::values(rest.get(2 + 2 * formats..)?).map(|(values, _)| values)
+}
+
 /// What Describe and Close name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named<'a> {

@@ -159,14 +159,8 @@ impl Cancels {
     pub fn strike(&self, pid: u32, user: &str) {
         let registry = self.lock();
         for entry in registry.sessions.get(&pid).into_iter().flatten() {
-            let (session, struck) = (entry.session, Box::new(Struck { user: user.into(), at: Instant::now() }));
-            let Some(worker) = registry.worker(entry.worker) else { continue };
-            worker.run(move |worker| {
-                if let Some(slot) = worker.resident::<Slot>(session) {
-                    slot.struck.replace(Some(struck));
-                    slot.wake();
-                }
-            });
+            let struck = Box::new(Struck { user: user.into(), at: Instant::now() });
+            registry.tell(entry, |slot| drop(slot.struck.replace(Some(struck))));
         }
     }
 
@@ -188,20 +182,11 @@ impl Cancels {
         if !self.expect_ends() {
             return;
         }
-        let mut told = SmallVec::<[_; 1]>::new();
         let mut registry = self.lock();
         for entry in registry.sessions.get_mut(&pid).into_iter().flatten() {
             entry.ended = Some(Box::new(Ended { connection, words: words.into() }));
-            told.push((entry.worker, entry.session));
         }
-        for (worker, session) in told {
-            let Some(worker) = registry.worker(worker) else { continue };
-            worker.run(move |worker| {
-                if let Some(slot) = worker.resident::<Slot>(session) {
-                    slot.wake();
-                }
-            });
-        }
+        registry.sessions.get(&pid).into_iter().flatten().for_each(|entry| registry.tell(entry, |_| {}));
     }
 
     /// Looks at all candidates whole, so that the time tells nothing about secrets.
@@ -225,6 +210,17 @@ impl Cancels {
 impl Registry {
     fn worker(&self, id: WorkerId) -> Option<&WorkerHandle> {
         self.workers.iter().find(|worker| worker.id == id)
+    }
+
+    /// On the session's own worker; then it is woken.
+    fn tell(&self, entry: &Entry, tell: impl FnOnce(&Slot) + Send + 'static) {
+        let (Some(worker), session) = (self.worker(entry.worker), entry.session) else { return };
+        worker.run(move |worker| {
+            if let Some(slot) = worker.resident::<Slot>(session) {
+                tell(&slot);
+                slot.wake();
+            }
+        });
     }
 }
 

@@ -1,7 +1,9 @@
 //! Pure: what a statement does to other databases than its own: which one it needs to be free of connections (DROP, RENAME
 //! and TEMPLATE fail while anyone is connected, and idle server connections of ours would be someone), and whether it
-//! changes what all databases share. Called by the machine before the statement leaves. Words of comments and strings count:
-//! too much is harmless.
+//! changes what all databases share; and which processes it names to be cancelled. Called by the machine before the statement
+//! leaves. Words of comments and strings count: too much is harmless.
+
+use crate::protocol::frontend;
 
 /// What a new database is a copy of if nothing else is said (manual: "CREATE DATABASE").
 const TEMPLATE: &str = "template1";
@@ -51,21 +53,11 @@ pub fn numbers(text: &[u8]) -> impl Iterator<Item = u32> + '_ {
 
 /// And those among the values of a Bind, behind its names: as text or as an int4.
 pub fn bound_numbers(rest: &[u8]) -> Option<Vec<u32>> {
-    let short = |at: usize| Some(usize::from(u16::from_be_bytes(rest.get(at..at + 2)?.try_into().ok()?)));
-    let mut at = 2 + 2 * short(0)?;
-    let count = short(at)?;
-    at += 2;
-    let mut numbers = Vec::new();
-    for _ in 0..count {
-        let length = i32::from_be_bytes(rest.get(at..at + 4)?.try_into().ok()?);
-        at += 4;
-        let Ok(length) = usize::try_from(length) else { continue };
-        let value = rest.get(at..at + length)?;
-        at += length;
+    let number = |value: &[u8]| {
         let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
-        numbers.extend(text.or_else(|| value.try_into().ok().map(u32::from_be_bytes)));
-    }
-    Some(numbers)
+        text.or_else(|| value.try_into().ok().map(u32::from_be_bytes))
+    };
+    Some(frontend::bound_values(rest)?.into_iter().flatten().filter_map(number).collect())
 }
 
 /// The database that nobody may be connected to, if the text is one of those statements.
