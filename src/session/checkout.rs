@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::cancel::{CancelOutcome, Ended};
 use super::machine::{SessionEnd, WorksFor};
 use super::run::{Session, is_replica};
-use crate::cluster::{Change, NodeId, Role};
+use crate::cluster::{NodeId, Role};
 use crate::metrics::Route;
 use crate::pool::{Checkout, CheckoutError, Lease, Pool, Waiter};
 use crate::protocol::sqlstate::{ClientError, Fault};
@@ -53,11 +53,10 @@ impl Session {
         if std::mem::take(&mut self.cancelled) {
             return Ok(Answer::Failed(ClientError::canceled()));
         }
-        let primary = self.worker.cluster.borrow_mut().moment().view().primary;
         let node = match target {
             Target::Replica(node) => node,
             Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica())),
-            Target::Primary | Target::Wait(..) => match primary {
+            Target::Primary | Target::Wait(..) => match self.look(|view| view.primary) {
                 Some(node) => node,
                 None => return Ok(self.await_primary(None)),
             },
@@ -86,8 +85,7 @@ impl Session {
         }
         match checkout {
             Checkout::Ready(lease) if self.is_unproven(&lease) => {
-                lease.release();
-                self.lease = self.parked.take();
+                self.decline(lease);
                 Ok(self.await_observation(node))
             }
             Checkout::Ready(lease) => {
@@ -109,8 +107,7 @@ impl Session {
         match result {
             Ok(lease) if self.is_unproven(&lease) || self.is_deposed(&lease) => {
                 // Decided anew at once, and then it waits for the observation.
-                lease.release();
-                self.lease = self.parked.take();
+                self.decline(lease);
                 self.machine.reconsider();
                 Ok(())
             }
@@ -236,7 +233,7 @@ impl Session {
 
     /// Another node was promoted while we waited for this one.
     fn is_deposed(&self, lease: &Lease) -> bool {
-        !is_replica(lease) && self.worker.cluster.borrow_mut().moment().view().has_another_primary(lease.node)
+        !is_replica(lease) && self.look(|view| view.has_another_primary(lease.node))
     }
 
     /// The connection is younger than what is known of its replica; the next probe will tell.
@@ -261,7 +258,7 @@ impl Session {
                 None => ClientError::no_primary(),
             });
         }
-        self.await_change(Change::Anything, self.shared.cluster.publications(), longest, Some(now + PRIMARY_RETRY));
+        self.await_anything(longest, Some(now + PRIMARY_RETRY));
         Answer::Wait
     }
 
@@ -282,9 +279,7 @@ impl Session {
             lease.resident = Some(self.home.clone());
             self.machine.set_home(Some(lease.id.0));
         }
-        if let Some(node) = self.worker.cluster.borrow_mut().moment().view().node(lease.node) {
-            node.stats.in_flight.fetch_add(1, Ordering::Relaxed);
-        }
+        self.look(|view| view.node(lease.node).map(|node| node.stats.in_flight.fetch_add(1, Ordering::Relaxed)));
         lease.leased = now;
         let node = usize::from(lease.node.0);
         let route = if is_replica(&lease) { Route::Replica(node) } else { Route::Primary(node) };
@@ -292,10 +287,14 @@ impl Session {
         self.lease = Some(lease);
     }
 
+    /// Gives back what came too early, or too late.
+    fn decline(&mut self, lease: Lease) {
+        lease.release();
+        self.lease = self.parked.take();
+    }
+
     fn left(&mut self, node: NodeId) {
-        if let Some(node) = self.worker.cluster.borrow_mut().moment().view().node(node) {
-            node.stats.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
+        self.look(|view| view.node(node).map(|node| node.stats.in_flight.fetch_sub(1, Ordering::Relaxed)));
         self.bytes.server_out.clear();
     }
 
@@ -340,7 +339,7 @@ impl Session {
         if !self.home.is_shared() {
             return;
         }
-        let primary = self.shared.cluster.view().primary;
+        let primary = self.look(|view| view.primary);
         if let Some((_, pool)) = self.pools.iter().find(|(node, _)| Some(*node) == primary) {
             pool.leave(&self.worker, &self.home);
         }

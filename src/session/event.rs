@@ -147,6 +147,11 @@ impl Session {
         self.waiting = Some(Box::new(Waiting { since, change, seen, longest, look_again, timer: None }));
     }
 
+    /// The same at whatever is published next.
+    pub(super) fn await_anything(&mut self, longest: Duration, look_again: Option<Instant>) {
+        self.await_change(Change::Anything, self.shared.cluster.publications(), longest, look_again);
+    }
+
     /// Whatever the unit waited for has come, or is waited for no more.
     pub(super) fn end_waiting(&mut self) {
         if let Some(waiting) = self.waiting.take() {

@@ -8,7 +8,6 @@ use super::machine::{LinkRole, ServerIo, SessionEnd, Step};
 use super::relay::Outbox;
 use super::run::{PRIMARY_LOST, Session, link};
 use super::vacate::Abroad;
-use crate::cluster::Change;
 use crate::metrics::Route;
 use crate::protocol::sqlstate::ClientError;
 
@@ -31,7 +30,7 @@ impl Session {
             self.bytes.server_in = input;
         }
         if self.lease.is_none() {
-            self.bytes.server_in = Vec::new();
+            self.bytes.server_in.clear();
         }
         self.feed_inbox()
     }
@@ -185,7 +184,7 @@ impl Session {
             Step::Retry if role == LinkRole::Primary => {
                 // Its other connections are about to be found dead, too.
                 self.again();
-                self.await_change(Change::Anything, self.shared.cluster.publications(), PRIMARY_LOST, None);
+                self.await_anything(PRIMARY_LOST, None);
                 return Ok(());
             }
             Step::Retry => self.again(),
@@ -243,10 +242,14 @@ impl Session {
         }
         if finished.replica.is_none() {
             self.shared.cluster.wrote();
-        } else if let Some(node) = self.worker.cluster.borrow_mut().moment().view().node(lease.node) {
+            return;
+        }
+        let node = lease.node;
+        self.look(|view| {
+            let Some(node) = view.node(node) else { return };
             // An eighth of the new time: a moving average without a lock.
             let (old, new) = (node.stats.latency_us.load(Ordering::Relaxed), time.as_micros().min(1 << 31) as u32);
             node.stats.latency_us.store(old - old / 8 + new / 8, Ordering::Relaxed);
-        }
+        });
     }
 }

@@ -19,7 +19,7 @@ use super::tally::Tally;
 use super::vacate::Abroad;
 use crate::auth::Credentials;
 use crate::catalog::handle::DatabaseCatalog;
-use crate::cluster::{Change, NodeId, Role};
+use crate::cluster::{Change, ClusterView, NodeId, Role};
 use crate::metrics::AccountCells;
 use crate::pool::{Home, Lease, Pool};
 use crate::protocol::backend;
@@ -287,6 +287,11 @@ impl Session {
         }
     }
 
+    /// What is known of the nodes at this moment.
+    pub(super) fn look<T>(&self, at: impl FnOnce(&ClusterView) -> T) -> T {
+        at(self.worker.cluster.borrow_mut().moment().view())
+    }
+
     pub(super) fn count_holdings(&mut self) {
         let (pins, statements) = (self.machine.pins(), self.machine.statements.len());
         self.tally.count(&self.worker.metrics, pins, statements);
@@ -298,7 +303,7 @@ impl Session {
     }
 
     pub(super) fn node_name(&self, node: NodeId) -> String {
-        self.shared.cluster.view().node(node).map_or_else(|| node.0.to_string(), |node| node.name.clone())
+        self.look(|view| view.node(node).map_or_else(|| node.0.to_string(), |node| node.name.clone()))
     }
 
     /// Writes at once what can be written; the rest goes out when there is room.

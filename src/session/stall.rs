@@ -58,8 +58,8 @@ impl Session {
 
     fn is_alive(&self, node: NodeId) -> bool {
         let patience = self.rules.routing.read_stall_timeout.max(self.rules.cluster.probe_interval * 2);
-        let view = self.shared.cluster.view();
-        view.node(node).and_then(|node| node.answered).is_some_and(|answered| answered.elapsed() <= patience)
+        let answered = self.look(|view| view.node(node).and_then(|node| node.answered));
+        answered.is_some_and(|answered| answered.elapsed() <= patience)
     }
 
     /// The read is asked elsewhere. A server process that lives after all is told to stop.
