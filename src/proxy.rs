@@ -130,7 +130,7 @@ fn build(config: Config, source: ConfigSource) -> anyhow::Result<Proxy> {
         acceptor.clone(),
         cancels,
     ));
-    let workers = start_workers(&config, &metrics, &pools, (&shared, &cluster))?;
+    let workers = start_workers(&config, &metrics, &pools, &shared, &cluster)?;
     let door = Door::new(workers.handles.clone(), config.limits.clients);
     tokio::spawn(cluster::monitor::run(Arc::clone(&cluster)));
     let follower = Follower {
@@ -172,7 +172,8 @@ fn start_workers(
     config: &Config,
     metrics: &Arc<Metrics>,
     pools: &Arc<Pools>,
-    (shared, cluster): (&Arc<Shared>, &Arc<Cluster>),
+    shared: &Arc<Shared>,
+    cluster: &Arc<Cluster>,
 ) -> anyhow::Result<Workers> {
     let (cells, limits) = (Arc::clone(metrics), config.limits.clone());
     let watched = Arc::clone(cluster);

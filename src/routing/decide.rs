@@ -45,7 +45,7 @@ pub fn decide(request: &Request<'_>, view: &ClusterView, config: &RoutingConfig,
         Ok(demand) => among(request, with_hint(demand, request), usable, view, config, cluster),
         Err(Obstacle::Unknown(ticket)) => {
             let hope = view.primary.is_some() && usable.iter().any(|node| is_near(node, config, cluster));
-            wait_or_primary(request, hope, (Change::Sample(ticket), config.floor_wait), Reason::FloorUnknown)
+            wait_or_primary(request, hope, Change::Sample(ticket), config.floor_wait, Reason::FloorUnknown)
         }
         Err(Obstacle::Other(timeless)) => primary(timeless.reason()),
     }
@@ -129,13 +129,13 @@ fn is_usable(node: &NodeView, view: &ClusterView) -> bool {
 fn without_replica(request: &Request<'_>, config: &RoutingConfig) -> Decision {
     match config.on_no_replica {
         OnNoReplica::Primary => primary(Reason::NoReplica),
-        OnNoReplica::Wait(limit) => wait_or_primary(request, true, (Change::Anything, limit), Reason::NoReplica),
+        OnNoReplica::Wait(limit) => wait_or_primary(request, true, Change::Anything, limit, Reason::NoReplica),
         OnNoReplica::Error => Decision { target: Target::Refuse, reason: Reason::NoReplica },
     }
 }
 
 /// Waits while there is hope and time left; a read that failed on a replica has lost enough time already.
-fn wait_or_primary(request: &Request<'_>, hope: bool, (change, limit): (Change, Duration), reason: Reason) -> Decision {
+fn wait_or_primary(request: &Request<'_>, hope: bool, change: Change, limit: Duration, reason: Reason) -> Decision {
     let left = limit.saturating_sub(request.waited);
     if !hope || left.is_zero() || !request.avoid.is_empty() {
         return primary(reason);
@@ -178,7 +178,7 @@ fn among(
         (Reason::ReplicaBehind, Change::Replay(demand.floor))
     };
     let hope = usable.iter().any(|node| is_near(node, config, cluster) && may_keep(node, &demand));
-    wait_or_primary(request, hope, (change, config.floor_wait), reason)
+    wait_or_primary(request, hope, change, config.floor_wait, reason)
 }
 
 type Held<'a> = smallvec::SmallVec<[(&'a NodeView, Standing); 8]>;

@@ -36,7 +36,8 @@ impl Session {
     pub(super) async fn open(
         worker: &Rc<Worker>,
         shared: &Arc<Shared>,
-        (mut client, peer): (Stream, &str),
+        mut client: Stream,
+        peer: &str,
         request: &StartupRequest,
         credentials: Credentials,
     ) -> Result<Box<Session>, Refusal> {

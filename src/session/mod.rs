@@ -273,7 +273,7 @@ async fn open_session(
         replication::serve(worker, shared, stream, &request, &credentials).await;
         return None;
     }
-    match Session::open(worker, shared, (stream, peer), &request, credentials).await {
+    match Session::open(worker, shared, stream, peer, &request, credentials).await {
         Ok(session) => {
             debug!(session = session.id(), peer, user = request.user, database = request.database, "session opened");
             Some(session)
