@@ -8,6 +8,8 @@ RUN apt-get update \
 WORKDIR /build
 # The dependencies by themselves first: they take minutes and change rarely, so their layer is kept.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
+COPY config/rustc.sh config/release.profdata config/
 RUN mkdir -p src tests/it \
  && echo 'fn main() {}' > src/main.rs \
  && touch src/lib.rs tests/tidy.rs tests/it/main.rs \

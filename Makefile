@@ -3,7 +3,7 @@
 # cargo may just have been installed by rustup.
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
-.PHONY: demo test setup lint consistency chaos oracle sim bench
+.PHONY: demo test setup lint consistency chaos oracle sim bench profile
 
 demo: ## a real primary, two streaming replicas, pgweir in front, and load; Ctrl-C ends it
 	config/setup.sh demo
@@ -42,3 +42,11 @@ bench: ## beside PgBouncer, Pgpool-II, HAProxy and a bare relay, and what splitt
 	config/setup.sh bench
 	cargo build --release --locked --bin pgweir --example relay
 	python3 tests/bench/bench.py
+
+profile: ## what release builds are laid out by (config/rustc.sh), recorded anew: after changes of the hot path
+	config/setup.sh profile
+	rm -rf target/profile/raw
+	RELEASE_PROFILE=record cargo build --release --locked --bin pgweir --target-dir target/profile
+	LLVM_PROFILE_FILE=$(CURDIR)/target/profile/raw/%p.profraw python3 tests/bench/profile.py target/profile/release/pgweir
+	PATH="$$(rustc --print sysroot)/lib/rustlib/$$(rustc -vV | sed -n 's/^host: //p')/bin:/usr/lib/llvm-$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')/bin:$$PATH" \
+	  llvm-profdata merge -sparse -o config/release.profdata target/profile/raw/*.profraw

@@ -6,13 +6,14 @@
 #   config/setup.sh build     compiler, libclang (pg_query's build reads C headers with it), Rust
 #   config/setup.sh demo      build, and PostgreSQL's servers
 #   config/setup.sh bench     demo, pgbench, Python, and the peers: PgBouncer, Pgpool-II, HAProxy
+#   config/setup.sh profile   bench, and llvm-profdata of rustc's LLVM
 #   config/setup.sh test      demo, and PostgreSQL's clients and contrib, Python and Node with the drivers under test
 set -euo pipefail
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 root="$(dirname "$here")"
 goal="${1:-test}"
-case "$goal" in build | demo | bench | test) ;; *) echo "usage: $0 [build|demo|bench|test]" >&2; exit 2 ;; esac
+case "$goal" in build | demo | bench | profile | test) ;; *) echo "usage: $0 [build|demo|bench|profile|test]" >&2; exit 2 ;; esac
 
 say() { echo "setup: $*"; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -77,7 +78,7 @@ fi
 # Debian puts daemons where not everybody's PATH looks.
 has_daemon() { have "$1" || [ -x "/usr/sbin/$1" ]; }
 
-if [ "$goal" = bench ]; then
+if [ "$goal" = bench ] || [ "$goal" = profile ]; then
   have pgbench || need "pgbench" postgresql postgresql-contrib postgresql-client
   [ -n "$python" ] || need "Python" python3
   has_daemon pgbouncer || need "PgBouncer, to compare with" pgbouncer
@@ -127,6 +128,15 @@ if ! have cargo; then
     fi
   fi
   have cargo || rustup default stable
+fi
+
+# A profile is read by the LLVM that rustc has, or a newer one.
+if [ "$goal" = profile ]; then
+  llvm="$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
+  if [ ! -x "/usr/lib/llvm-$llvm/bin/llvm-profdata" ] && ! ls "$(rustc --print sysroot)"/lib/rustlib/*/bin/llvm-profdata >/dev/null 2>&1; then
+    say "missing: llvm-profdata"
+    rustup component add llvm-tools || { as_root apt-get update -qq; as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "llvm-$llvm"; }
+  fi
 fi
 
 # --- the drivers under test ------------------------------------------------------------------------------------------

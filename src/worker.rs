@@ -19,6 +19,7 @@ use std::task::Waker;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use slab::Slab;
 use tokio::sync::{Notify, mpsc};
 
 use crate::cluster::handle::Watch;
@@ -63,7 +64,7 @@ pub struct Worker {
     serial: Cell<u64>,
     residents: RefCell<HashMap<ResidentId, Rc<dyn Any>, foldhash::fast::RandomState>>,
     /// Wakes each session once, when draining starts: an idle session waits for its client only.
-    sessions: RefCell<HashMap<u64, Waker, foldhash::fast::RandomState>>,
+    sessions: RefCell<Slab<Waker>>,
     empty: Notify,
     handle: WorkerHandle,
 }
@@ -248,7 +249,7 @@ impl Worker {
 
     fn drain(&self) {
         self.phase.set(Phase::Draining);
-        let wakers: Vec<Waker> = self.sessions.borrow().values().cloned().collect();
+        let wakers: Vec<Waker> = self.sessions.borrow().iter().map(|(_, waker)| waker.clone()).collect();
         for waker in wakers {
             waker.wake();
         }

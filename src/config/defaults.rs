@@ -65,7 +65,7 @@ impl Default for ClusterConfig {
     fn default() -> ClusterConfig {
         ClusterConfig {
             probe_interval: Duration::from_millis(500),
-            fast_probe_interval: Duration::from_millis(2),
+            fast_probe_interval: Duration::from_millis(4),
             probe_timeout: Duration::from_secs(2),
             down_after: 3,
             max_lag: Duration::from_secs(5),

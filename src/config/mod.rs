@@ -163,7 +163,7 @@ pub enum OnNoReplica {
 pub struct ClusterConfig {
     /// Between probes of a node; default 500ms.
     pub probe_interval: Duration,
-    /// While sessions wait on floors, replicas are probed this often; default 2ms.
+    /// While sessions wait on floors, replicas are probed this often; default 4ms.
     pub fast_probe_interval: Duration,
     /// A probe that takes longer has failed; default 2s.
     pub probe_timeout: Duration,

@@ -61,15 +61,22 @@ pub struct Cancels {
 struct Registry {
     /// More than one session may come to have the same number, should the numbers wrap around.
     sessions: HashMap<u32, SmallVec<[Entry; 1]>>,
+    /// What `Cancels::end` left for sessions.
+    ended: Vec<(Owner, Box<Ended>)>,
     /// Those that ever had a session.
     workers: Vec<WorkerHandle>,
 }
 
 struct Entry {
     secret: Secret,
+    owner: Owner,
+}
+
+/// Where a session is to be found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Owner {
     worker: WorkerId,
     session: ResidentId,
-    ended: Option<Box<Ended>>,
 }
 
 /// A server process was ended that is a session's own.
@@ -91,10 +98,17 @@ struct Struck {
 /// A session's cell.
 #[derive(Default)]
 struct Slot {
-    /// Whoever asked for a cancel and has had no answer.
-    asked: RefCell<Vec<oneshot::Sender<CancelOutcome>>>,
-    struck: RefCell<Option<Box<Struck>>>,
+    /// In a box that most sessions never have.
+    told: RefCell<Option<Box<Told>>>,
     session: RefCell<Option<Waker>>,
+}
+
+/// What a session was told.
+#[derive(Default)]
+struct Told {
+    /// Whoever asked for a cancel and has had no answer.
+    asked: Vec<oneshot::Sender<CancelOutcome>>,
+    struck: Option<Struck>,
 }
 
 /// A session's registration; dropping it ends it.
@@ -131,7 +145,7 @@ impl Cancels {
         if registry.worker(worker.id).is_none() {
             registry.workers.push(worker.handle().clone());
         }
-        let entry = Entry { secret, worker: worker.id, session, ended: None };
+        let entry = Entry { secret, owner: Owner { worker: worker.id, session } };
         registry.sessions.entry(pid).or_default().push(entry);
         Ok(CancelRegistration { cancels: Arc::clone(self), worker: Rc::clone(worker), slot, session, pid })
     }
@@ -147,7 +161,7 @@ impl Cancels {
                 // A statement that its client sent before it asked for this has arrived by now, but its session may not
                 // have been woken yet.
                 tokio::task::yield_now().await;
-                slot.ask(answer);
+                slot.tell(|told| told.asked.push(answer));
             });
         });
         // The session, or its worker, ended in between.
@@ -159,8 +173,8 @@ impl Cancels {
     pub fn strike(&self, pid: u32, user: &str) {
         let registry = self.lock();
         for entry in registry.sessions.get(&pid).into_iter().flatten() {
-            let struck = Box::new(Struck { user: user.into(), at: Instant::now() });
-            registry.tell(entry, |slot| drop(slot.struck.replace(Some(struck))));
+            let struck = Struck { user: user.into(), at: Instant::now() };
+            registry.tell(entry.owner, |told| told.struck = Some(struck));
         }
     }
 
@@ -183,10 +197,12 @@ impl Cancels {
             return;
         }
         let mut registry = self.lock();
-        for entry in registry.sessions.get_mut(&pid).into_iter().flatten() {
-            entry.ended = Some(Box::new(Ended { connection, words: words.into() }));
+        let owners: Vec<Owner> = registry.sessions.get(&pid).into_iter().flatten().map(|entry| entry.owner).collect();
+        for owner in owners {
+            registry.ended.retain(|(other, _)| *other != owner);
+            registry.ended.push((owner, Box::new(Ended { connection, words: words.into() })));
+            registry.tell(owner, |_| {});
         }
-        registry.sessions.get(&pid).into_iter().flatten().for_each(|entry| registry.tell(entry, |_| {}));
     }
 
     /// Looks at all candidates whole, so that the time tells nothing about secrets.
@@ -195,11 +211,11 @@ impl Cancels {
         let mut found = None;
         for entry in registry.sessions.get(&pid)? {
             if are_equal(entry.secret.bytes(), secret) {
-                found = Some((entry.worker, entry.session));
+                found = Some(entry.owner);
             }
         }
-        let (worker, session) = found?;
-        Some((registry.worker(worker)?.clone(), session))
+        let owner = found?;
+        Some((registry.worker(owner.worker)?.clone(), owner.session))
     }
 
     fn lock(&self) -> MutexGuard<'_, Registry> {
@@ -213,12 +229,11 @@ impl Registry {
     }
 
     /// On the session's own worker; then it is woken.
-    fn tell(&self, entry: &Entry, tell: impl FnOnce(&Slot) + Send + 'static) {
-        let (Some(worker), session) = (self.worker(entry.worker), entry.session) else { return };
+    fn tell(&self, owner: Owner, tell: impl FnOnce(&mut Told) + Send + 'static) {
+        let Some(worker) = self.worker(owner.worker) else { return };
         worker.run(move |worker| {
-            if let Some(slot) = worker.resident::<Slot>(session) {
-                tell(&slot);
-                slot.wake();
+            if let Some(slot) = worker.resident::<Slot>(owner.session) {
+                slot.tell(tell);
             }
         });
     }
@@ -232,7 +247,7 @@ impl CancelRegistration {
     /// The rest of the key, for BackendKeyData.
     pub fn secret(&self) -> Vec<u8> {
         let registry = self.cancels.lock();
-        let entry = registry.sessions.get(&self.pid).into_iter().flatten().find(|entry| self.is(entry));
+        let entry = registry.sessions.get(&self.pid).into_iter().flatten().find(|entry| entry.owner == self.owner());
         entry.map(|entry| entry.secret.bytes().to_vec()).unwrap_or_default()
     }
 
@@ -242,22 +257,29 @@ impl CancelRegistration {
         if !session.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
             *session = Some(cx.waker().clone());
         }
-        if self.is_asked() || self.slot.struck.borrow().is_some() { Poll::Ready(()) } else { Poll::Pending }
+        let told = self.slot.told.borrow();
+        let news = told.as_ref().is_some_and(|told| !told.asked.is_empty() || told.struck.is_some());
+        if news { Poll::Ready(()) } else { Poll::Pending }
     }
 
     pub fn is_asked(&self) -> bool {
-        !self.slot.asked.borrow().is_empty()
+        self.slot.told.borrow().as_ref().is_some_and(|told| !told.asked.is_empty())
     }
 
     /// Since when a statement must have been at work that pg_cancel_backend was to end. The primary lets any session cancel
     /// those of its own user; of others it is not known here what it would have said.
     pub fn take_strike(&self, user: &str) -> Option<Instant> {
-        self.slot.struck.take().filter(|struck| *struck.user == *user).map(|struck| struck.at)
+        let struck = self.slot.told.borrow_mut().as_mut()?.struck.take()?;
+        (*struck.user == *user).then_some(struck.at)
     }
 
     /// A cancel is asked for by somebody who does not wait for it.
     pub fn ask(&self) {
-        self.slot.asked.borrow_mut().push(oneshot::channel().0);
+        self.slot.told.borrow_mut().get_or_insert_default().asked.push(oneshot::channel().0);
+    }
+
+    fn take_asked(&self) -> Vec<oneshot::Sender<CancelOutcome>> {
+        self.slot.told.borrow_mut().as_mut().map(|told| std::mem::take(&mut told.asked)).unwrap_or_default()
     }
 
     /// What `Cancels::end` left for this session. Costs one look at a number as long as nobody looks for ends.
@@ -265,17 +287,18 @@ impl CancelRegistration {
         if !self.cancels.expect_ends() {
             return None;
         }
-        let mut registry = self.cancels.lock();
-        registry.sessions.get_mut(&self.pid)?.iter_mut().find(|entry| self.is(entry))?.ended.take()
+        let ended = &mut self.cancels.lock().ended;
+        let place = ended.iter().position(|(owner, _)| *owner == self.owner())?;
+        Some(ended.swap_remove(place).1)
     }
 
-    fn is(&self, entry: &Entry) -> bool {
-        entry.session == self.session && entry.worker == self.worker.id
+    fn owner(&self) -> Owner {
+        Owner { worker: self.worker.id, session: self.session }
     }
 
     /// The session dealt with it alone.
     pub fn answer(&self, outcome: CancelOutcome) {
-        for asked in self.slot.asked.take() {
+        for asked in self.take_asked() {
             // The asker may have left; nobody else wants to know.
             let _ = asked.send(outcome);
         }
@@ -284,7 +307,7 @@ impl CancelRegistration {
     /// This server connection is at work for the session: its node is told. Call it while the lease is held: it is not
     /// given to anybody else before the node has taken the cancel.
     pub fn deliver(&self, target: &Arc<CancelTarget>) {
-        for asked in self.slot.asked.take() {
+        for asked in self.take_asked() {
             let (target, under_way) = (Arc::clone(target), target.begin());
             self.worker.spawn(async move {
                 let _ = asked.send(deliver(&target, under_way).await);
@@ -296,9 +319,10 @@ impl CancelRegistration {
 impl Drop for CancelRegistration {
     fn drop(&mut self) {
         self.worker.unsettle(self.session);
-        let mut registry = self.cancels.lock();
+        let (owner, mut registry) = (self.owner(), self.cancels.lock());
+        registry.ended.retain(|(ended, _)| *ended != owner);
         if let Some(entries) = registry.sessions.get_mut(&self.pid) {
-            entries.retain(|entry| !self.is(entry));
+            entries.retain(|entry| entry.owner != owner);
             if entries.is_empty() {
                 registry.sessions.remove(&self.pid);
             }
@@ -307,12 +331,9 @@ impl Drop for CancelRegistration {
 }
 
 impl Slot {
-    fn ask(&self, answer: oneshot::Sender<CancelOutcome>) {
-        self.asked.borrow_mut().push(answer);
-        self.wake();
-    }
-
-    fn wake(&self) {
+    /// And wakes it.
+    fn tell(&self, tell: impl FnOnce(&mut Told)) {
+        tell(self.told.borrow_mut().get_or_insert_default());
         if let Some(session) = &*self.session.borrow() {
             session.wake_by_ref();
         }

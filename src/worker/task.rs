@@ -12,16 +12,15 @@ use super::{Phase, Worker};
 /// A session's task: knows its waker, and gives its place back when it ends, however it ends.
 pub(super) struct SessionTask<F> {
     worker: Rc<Worker>,
-    serial: u64,
+    place: usize,
     /// Boxed, so that the task is not moved into its own state a second time.
     session: Pin<Box<F>>,
 }
 
 impl<F: Future<Output = ()>> SessionTask<F> {
     pub fn new(worker: Rc<Worker>, session: F) -> SessionTask<F> {
-        let serial = worker.next_serial();
-        worker.sessions.borrow_mut().insert(serial, Waker::noop().clone());
-        SessionTask { worker, serial, session: Box::pin(session) }
+        let place = worker.sessions.borrow_mut().insert(Waker::noop().clone());
+        SessionTask { worker, place, session: Box::pin(session) }
     }
 }
 
@@ -30,7 +29,7 @@ impl<F: Future<Output = ()>> Future for SessionTask<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         if self.worker.phase.get() == Phase::Running
-            && let Some(waker) = self.worker.sessions.borrow_mut().get_mut(&self.serial)
+            && let Some(waker) = self.worker.sessions.borrow_mut().get_mut(self.place)
             && !waker.will_wake(cx.waker())
         {
             *waker = cx.waker().clone();
@@ -42,7 +41,7 @@ impl<F: Future<Output = ()>> Future for SessionTask<F> {
 impl<F> Drop for SessionTask<F> {
     fn drop(&mut self) {
         self.worker.handle.load.fetch_sub(1, Ordering::Relaxed);
-        let waker = self.worker.sessions.borrow_mut().remove(&self.serial);
+        let waker = self.worker.sessions.borrow_mut().remove(self.place);
         drop(waker);
         if self.worker.sessions.borrow().is_empty() {
             self.worker.empty.notify_one();
