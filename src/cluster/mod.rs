@@ -17,7 +17,7 @@ pub mod sampler;
 pub(crate) mod samples;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use handle::Cluster;
@@ -114,9 +114,24 @@ pub struct NodeStats {
     pub in_flight: AtomicU32,
     /// Moving average of a read's time on the node, in microseconds.
     pub latency_us: AtomicU32,
+    /// Moving average of how many of the reads that the node was to prove itself for it had to turn away, in 65,536ths.
+    turned_away: AtomicU32,
     /// How many probes were *sent* so far. A server connection notes this number when it opens; an observation `n`
     /// says something about the connection only if `n >` that number (a crashed replica may come back older).
     pub probes_started: std::sync::atomic::AtomicU64,
+}
+
+impl NodeStats {
+    /// The node was asked in front of a read whether it has what the read must see.
+    pub fn note_proof(&self, proven: bool) {
+        let old = self.turned_away.load(Ordering::Relaxed);
+        self.turned_away.store(old - old / 8 + if proven { 0 } else { 1 << 13 }, Ordering::Relaxed);
+    }
+
+    /// Whether it mostly has it.
+    pub fn mostly_proves(&self) -> bool {
+        self.turned_away.load(Ordering::Relaxed) < 1 << 15
+    }
 }
 
 /// The snapshot: read it once for each decision.

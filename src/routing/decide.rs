@@ -52,11 +52,15 @@ pub fn decide(request: &Request<'_>, view: &ClusterView, config: &RoutingConfig,
 }
 
 fn primary(reason: Reason) -> Decision {
-    Decision { target: Target::Primary, reason }
+    to(Target::Primary, reason)
 }
 
 fn stays(node: NodeId) -> Decision {
-    Decision { target: Target::Replica(node), reason: Reason::ReadOnlyTransaction }
+    to(Target::Replica(node), Reason::ReadOnlyTransaction)
+}
+
+fn to(target: Target, reason: Reason) -> Decision {
+    Decision { target, reason, proof: None }
 }
 
 /// What the transaction and the statement itself leave no choice about.
@@ -130,7 +134,7 @@ fn without_replica(request: &Request<'_>, config: &RoutingConfig) -> Decision {
     match config.on_no_replica {
         OnNoReplica::Primary => primary(Reason::NoReplica),
         OnNoReplica::Wait(limit) => wait_or_primary(request, true, Change::Anything, limit, Reason::NoReplica),
-        OnNoReplica::Error => Decision { target: Target::Refuse, reason: Reason::NoReplica },
+        OnNoReplica::Error => to(Target::Refuse, Reason::NoReplica),
     }
 }
 
@@ -140,7 +144,7 @@ fn wait_or_primary(request: &Request<'_>, hope: bool, change: Change, limit: Dur
     if !hope || left.is_zero() || !request.avoid.is_empty() {
         return primary(reason);
     }
-    Decision { target: Target::Wait(change, left), reason }
+    to(Target::Wait(change, left), reason)
 }
 
 /// Whether the replica is so little behind that it may reach a floor within `floor_wait`.
@@ -162,13 +166,17 @@ fn among(
     let mut fresh: Candidates<'_> = with_standing(&held, Standing::Fresh).collect();
     balance::within_tolerance(&mut fresh, cluster.lag_tolerance);
     if is_worth_moving(request, &fresh, &held, cluster) && !config.floor_wait.is_zero() {
-        return Decision { target: Target::Wait(Change::Anything, config.floor_wait), reason: Reason::Rebalance };
+        return to(Target::Wait(Change::Anything, config.floor_wait), Reason::Rebalance);
     }
     if let Some(node) = balance::choose(&fresh, request.dice) {
         return match request.session.transaction {
             Transaction::OnReplica(_) => stays(node),
-            _ => Decision { target: Target::Replica(node), reason: Reason::Replica },
+            _ => to(Target::Replica(node), Reason::Replica),
         };
+    }
+    let near = |node: &&&NodeView| is_near(node, config, cluster);
+    if let Some(decision) = to_be_proven(request, &demand, usable.iter().filter(near).copied().collect(), view) {
+        return decision;
     }
     let (reason, change) = if with_standing(&held, Standing::Uncovered).next().is_some() {
         (Reason::LastReadUncovered, Change::Anything)
@@ -179,6 +187,28 @@ fn among(
     };
     let hope = usable.iter().any(|node| is_near(node, config, cluster) && may_keep(node, &demand));
     wait_or_primary(request, hope, change, config.floor_wait, reason)
+}
+
+/// One time in so many a replica that mostly has to turn reads away is asked again.
+const PROOF_ANEW: u32 = 16;
+
+/// A replica may have what is demanded although nobody has seen it so far: it is asked in front of the read, which is
+/// cheaper and sooner than a wait for the next probe, where it mostly succeeds. What runs in a block there cannot be asked in
+/// front of.
+fn to_be_proven(
+    request: &Request<'_>,
+    demand: &Demand,
+    mut replicas: Candidates<'_>,
+    view: &ClusterView,
+) -> Option<Decision> {
+    if !request.avoid.is_empty() || matches!(request.session.transaction, Transaction::OnReplica(_)) {
+        return None;
+    }
+    let proof = |node: &NodeView| freshness::proof(demand, node, view, request.sample);
+    let anew = request.dice.0 % PROOF_ANEW == 0;
+    replicas.retain(|node| (anew || node.stats.mostly_proves()) && proof(node).is_some());
+    let node = balance::choose(&replicas, request.dice)?;
+    Some(Decision { proof: proof(view.node(node)?), ..to(Target::Replica(node), Reason::Replica) })
 }
 
 type Held<'a> = smallvec::SmallVec<[(&'a NodeView, Standing); 8]>;

@@ -149,15 +149,32 @@ pub(super) fn standing(demand: &Demand, node: &NodeView, view: &ClusterView, sam
     Standing::Fresh
 }
 
+/// What `node` must have replayed when the read comes, so that it may answer although that is not known of it yet; `None` if
+/// no position would do.
+pub(super) fn proof(demand: &Demand, node: &NodeView, view: &ClusterView, sample: Option<Sample>) -> Option<Lsn> {
+    if node.timeline != view.timeline || node.observation == 0 || demand.max_lag.is_some() {
+        return None;
+    }
+    match demand.last_read {
+        Some(last) if !is_unbroken(node, &last) || node.id != last.node => {
+            resolved(last.ticket, sample, view).map(|position| position.lsn.max(demand.floor))
+        }
+        _ => Some(demand.floor),
+    }
+}
+
+/// A node that crashed since may have come back older than what it showed (replay restarts at the last restartpoint).
+fn is_unbroken(former: &NodeView, last: &LastRead) -> bool {
+    last.probes_started > former.connected
+}
+
 /// Whether `node` is known to have everything that the session's last replica read may have shown.
 fn covers(node: &NodeView, last: &LastRead, view: &ClusterView, sample: Option<Sample>) -> bool {
-    // A node that crashed since may have come back older than what it showed (replay restarts at the last restartpoint).
-    let unbroken = |former: &NodeView| last.probes_started > former.connected;
-    if node.id == last.node && unbroken(node) {
+    if node.id == last.node && is_unbroken(node, last) {
         return true;
     }
     if let Some(former) = view.node(last.node).filter(|former| former.timeline == view.timeline) {
-        let observed = unbroken(former) && former.observation > last.probes_started;
+        let observed = is_unbroken(former, last) && former.observation > last.probes_started;
         if observed && node.replay >= former.replay {
             return true;
         }

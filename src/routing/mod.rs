@@ -9,7 +9,7 @@ mod tables;
 
 use std::time::Duration;
 
-use crate::cluster::{Change, NodeId, Position};
+use crate::cluster::{Change, Lsn, NodeId, Position};
 pub use crate::cluster::{GlobalFloor, Sample};
 use crate::sql::{Consistency, Verdict};
 
@@ -102,6 +102,9 @@ pub struct Request<'a> {
 pub struct Decision {
     pub target: Target,
     pub reason: Reason,
+    /// Nobody knows whether the replica has replayed this: it is asked in front of the unit, in the same pipeline. If it
+    /// has not, its reply is nobody's.
+    pub proof: Option<Lsn>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -31,6 +31,8 @@ mod tests {
         avoid: Vec<NodeId>,
         view: ClusterView,
         on_no_replica: OnNoReplica,
+        /// The replicas mostly have what they are asked for in front of a read.
+        prove: bool,
     }
 
     fn case() -> Case {
@@ -59,6 +61,7 @@ mod tests {
             avoid: Vec::new(),
             view: view(vec![replica(1, 1000), replica(2, 1000)]),
             on_no_replica: OnNoReplica::Primary,
+            prove: false,
         }
     }
 
@@ -80,6 +83,9 @@ mod tests {
                 dice: self.dice,
                 avoid: &self.avoid,
             };
+            for node in &self.view.nodes {
+                (0..32).for_each(|_| node.stats.note_proof(self.prove));
+            }
             decide(&request, &self.view, &self.routing(), &cluster())
         }
 
@@ -97,24 +103,29 @@ mod tests {
 
         #[track_caller]
         fn is_primary(&self, reason: Reason) {
-            assert_eq!(self.decide(), Decision { target: Target::Primary, reason });
+            assert_eq!(self.decide(), plain(Target::Primary, reason));
         }
 
         #[track_caller]
         fn waits(&self, change: Change, left: Duration, reason: Reason) {
-            assert_eq!(self.decide(), Decision { target: Target::Wait(change, left), reason });
+            assert_eq!(self.decide(), plain(Target::Wait(change, left), reason));
         }
 
         #[track_caller]
         fn is_replica(&self, allowed: &[u16]) {
             for high in [0_u32, 1 << 30, 1 << 31, 3 << 30] {
                 let case = self.clone().with(|c| c.dice = (high | 1 << 26, !high));
-                let Decision { target: Target::Replica(node), reason: Reason::Replica } = case.decide() else {
+                let Decision { target: Target::Replica(node), reason: Reason::Replica, proof: None } = case.decide()
+                else {
                     panic!("{:?}", case.decide());
                 };
                 assert!(allowed.contains(&node.0), "{node:?} not of {allowed:?}");
             }
         }
+    }
+
+    fn plain(target: Target, reason: Reason) -> Decision {
+        Decision { target, reason, proof: None }
     }
 
     fn cluster() -> ClusterConfig {
@@ -174,7 +185,7 @@ mod tests {
         let announced = |read_only| inside(Transaction::Announced { read_only });
         case().with(announced(false)).is_primary(Reason::ExplicitTransaction);
         case().with(announced(true)).is_replica(&[1, 2]);
-        let stays = Decision { target: Target::Replica(NodeId(2)), reason: Reason::ReadOnlyTransaction };
+        let stays = plain(Target::Replica(NodeId(2)), Reason::ReadOnlyTransaction);
         for kind in [Effect::Read, Effect::RefusedReadOnly, Effect::Follow] {
             let here = case().with(inside(Transaction::OnReplica(NodeId(2)))).with(effect(kind));
             assert_eq!(here.decide(), stays);
@@ -380,12 +391,43 @@ mod tests {
         down().with(wait).waits(Change::Anything, long, Reason::NoReplica);
         down().with(wait).with(|c| c.waited = long).is_primary(Reason::NoReplica);
         let refuse = |c: &mut Case| c.on_no_replica = OnNoReplica::Error;
-        assert_eq!(down().with(refuse).decide(), Decision { target: Target::Refuse, reason: Reason::NoReplica });
+        assert_eq!(down().with(refuse).decide(), plain(Target::Refuse, Reason::NoReplica));
         // A read that a replica failed is answered, whatever the operator wants of new ones.
         down().with(refuse).with(|c| c.avoid = vec![NodeId(1)]).is_primary(Reason::ReplicaFailed);
         // A single server is no outage.
         case().with(nodes(vec![])).with(refuse).is_primary(Reason::NoReplica);
         case().with(nodes(vec![])).with(wait).is_primary(Reason::NoReplica);
+    }
+
+    #[test]
+    fn a_replica_is_asked_in_front_of_a_read_where_that_mostly_succeeds() {
+        let asked = |case: Case| {
+            let decision = case.decide();
+            let Target::Replica(node) = decision.target else { return None };
+            Some((node.0, decision.proof?.0))
+        };
+        let behind = || case().with(nodes(vec![replica(1, 900)])).with(floor(Floor::At(at(2, 950))));
+        let proves = |c: &mut Case| c.prove = true;
+        assert_eq!(asked(behind()), None);
+        assert_eq!(asked(behind().with(proves)), Some((1, 950)));
+        assert_eq!(asked(behind().with(|c| c.dice.0 = 16)), Some((1, 950)), "once in a while, to find out");
+        let announced = |c: &mut Case| c.session.transaction = Transaction::Announced { read_only: true };
+        assert_eq!(asked(behind().with(proves).with(announced)), Some((1, 950)));
+        let inside = |c: &mut Case| c.session.transaction = Transaction::OnReplica(NodeId(1));
+        assert_eq!(asked(behind().with(proves).with(inside)), None);
+        let hinted = hint(Hint::MaxLag(Duration::from_millis(20)));
+        assert_eq!(asked(behind().with(proves).with(hinted)), None, "a position says nothing of age");
+        assert_eq!(asked(behind().with(proves).with(|c| c.avoid = vec![NodeId(2)])), None);
+        let far = |c: &mut Case| c.view.nodes[1].lag_observed = Some(Duration::from_secs(1));
+        assert_eq!(asked(behind().with(proves).with(far)), None);
+        // What the session saw elsewhere is within the sample that was asked for afterwards.
+        let read = |ticket| {
+            move |c: &mut Case| {
+                c.session.last_read = Some(LastRead { node: NodeId(2), probes_started: 100, ticket });
+            }
+        };
+        assert_eq!(asked(behind().with(proves).with(read(49))), Some((1, 1000)));
+        assert_eq!(asked(behind().with(proves).with(read(50))), None);
     }
 
     #[test]
@@ -458,7 +500,7 @@ mod tests {
         fn no_replica_below_the_promise(
             nodes in (any_node(1), any_node(2), any_node(3)), floor in any_floor(), effect in any_effect(),
             level in any_level(), sample in 45_u64..56, sampled in 0_u64..200, last in prop::option::of((1_u16..5, 90_u64..105)),
-            waited in 0_u64..20, dice: (u32, u32), avoid in prop::option::of(1_u16..4),
+            waited in 0_u64..20, dice: (u32, u32), avoid in prop::option::of(1_u16..4), prove: bool,
         ) {
             let nodes = vec![nodes.0, nodes.1, nodes.2];
             let case = case().with(|c| {
@@ -473,6 +515,7 @@ mod tests {
                 c.waited = Duration::from_millis(waited);
                 c.dice = dice;
                 c.avoid = avoid.map(NodeId).into_iter().collect();
+                c.prove = prove;
             });
             let decision = case.decide();
             if let Target::Wait(_, left) = decision.target {
@@ -484,17 +527,19 @@ mod tests {
             prop_assert_eq!(node.health.clone(), Health::Healthy);
             prop_assert_eq!(node.timeline, Timeline(2));
             prop_assert!(!case.avoid.contains(&id));
-            let covered = |ticket: u64| sample > ticket && node.replay >= Lsn(sampled);
+            // What it will have replayed, or its answer is nobody's.
+            let replay = decision.proof.unwrap_or(node.replay).max(node.replay);
+            let covered = |ticket: u64| sample > ticket && replay >= Lsn(sampled);
             match floor {
                 Floor::None => {}
                 Floor::At(position) => {
                     prop_assert!(position.timeline == Timeline(2) || (position.timeline == Timeline(1) && position.lsn <= Lsn(300)));
-                    prop_assert!(node.replay >= position.lsn);
+                    prop_assert!(replay >= position.lsn);
                 }
                 Floor::Unknown { ticket, .. } => prop_assert!(covered(ticket)),
             }
             if level == Consistency::Global {
-                prop_assert!(covered(46) && node.replay >= Lsn(20));
+                prop_assert!(covered(46) && replay >= Lsn(20));
             }
             if level == Consistency::Strict {
                 prop_assert!(covered(50));
@@ -505,7 +550,7 @@ mod tests {
                 let same = last.node == id && unbroken;
                 let shown = former.is_some_and(|former| {
                     unbroken && former.timeline == Timeline(2)
-                        && former.observation > last.probes_started && node.replay >= former.replay
+                        && former.observation > last.probes_started && replay >= former.replay
                 });
                 prop_assert!(same || shown || covered(last.ticket));
             }

@@ -241,7 +241,7 @@ impl Session {
         let waited = self.waiting.as_ref().map_or(Duration::ZERO, |waiting| waiting.since.elapsed());
         let left = OBSERVATION_PATIENCE.saturating_sub(waited);
         if left.is_zero() {
-            self.machine.on_lost_lease(node, "replica_behind");
+            self.machine.on_lost_lease(node, super::work::BEHIND);
             return Answer::Again;
         }
         self.machine.reconsider();

@@ -11,7 +11,7 @@ use super::undo::Undo;
 use super::unit::Unit;
 use super::vacate::Abroad;
 use super::work::{Setback, Work};
-use crate::cluster::NodeId;
+use crate::cluster::{Lsn, NodeId};
 use crate::routing;
 
 /// A unit under way, from its first byte to its last reply, and what of a transaction must be looked after at its end.
@@ -25,6 +25,8 @@ pub struct UnderWay {
     pub(super) avoid: SmallVec<[NodeId; 2]>,
     /// Which observation of the replica the decision rests on.
     pub(super) observation: u64,
+    /// The replica must have replayed this, and is asked in front of the unit; `None` also after it said so.
+    pub(super) proof: Option<Lsn>,
     pub(super) arrived: Option<u64>,
     pub(super) decision: Option<routing::Reason>,
     /// Server names in use by this unit and what the client calls them, for errors that name them.
@@ -47,6 +49,7 @@ impl UnderWay {
     pub(super) fn end_unit(&mut self) {
         self.unit.reset();
         self.arrived = None;
+        self.proof = None;
         self.setback = Setback::None;
         self.avoid.clear();
         self.undo.clear();
@@ -61,6 +64,7 @@ impl UnderWay {
         let UnderWay {
             unit: _,
             arrived: _,
+            proof: _,
             setback: _,
             avoid: _,
             undo: _,

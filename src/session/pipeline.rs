@@ -51,6 +51,8 @@ pub enum Ours {
     /// A block that fails at once, in the place of one that was lost.
     Doom,
     Audit,
+    /// Whether the replica has replayed what the unit behind it must see.
+    Proof,
 }
 
 /// What a Close was about.

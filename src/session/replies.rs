@@ -4,8 +4,10 @@
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::work::{
-    Awaited, Block, CopyIn, Fate, Forward, PROMOTED, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback, Traces,
+    Awaited, BEHIND, Block, CopyIn, Fate, Forward, PROMOTED, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback,
+    Traces,
 };
+use crate::cluster::Lsn;
 use crate::pool::state::server_name;
 use crate::protocol::frame::{self, FrameError, HEADER};
 use crate::protocol::sqlstate::ClientError;
@@ -120,8 +122,8 @@ impl Machine {
         );
         match tag {
             b'D' | b'T' | b'C' | b'I' | b'N' | b'n' if ours => {
-                if let (b'D', Some(audit)) = (tag, &mut self.audit) {
-                    audit.on_row(&message[HEADER..]);
+                if tag == b'D' {
+                    self.on_own_row(&message[HEADER..]);
                 }
                 Fare::Drop
             }
@@ -165,6 +167,19 @@ impl Machine {
         }
     }
 
+    fn on_own_row(&mut self, row: &[u8]) {
+        match (self.now.owed.front(), &mut self.audit) {
+            (Some(Owed::Ours(Ours::Proof)), _) => {
+                let columns = backend::data_row(row);
+                let Some([Some(replayed)]) = columns.as_deref() else { return };
+                let replayed = std::str::from_utf8(replayed).ok().and_then(|replayed| replayed.parse().ok());
+                self.now.proof = self.now.proof.filter(|proof| replayed.is_none_or(|replayed: Lsn| replayed < *proof));
+            }
+            (_, Some(audit)) => audit.on_row(row),
+            _ => {}
+        }
+    }
+
     fn on_copy_in(&mut self) {
         self.now.work.copy = match self.now.owed.front() {
             Some(Owed::Execute(_)) => {
@@ -203,6 +218,13 @@ impl Machine {
         if self.now.owed.fails_alone() {
             // It cannot be prepared any more; should the client use it, the server says that it is not there.
             self.on_skip(link);
+            return Fare::Drop;
+        }
+        if self.now.work.fate == Fate::Refused {
+            // What a replica says that is not asked any more.
+            if !matches!(self.now.owed.front(), None | Some(Owed::Query(_) | Owed::FunctionCall)) {
+                self.on_skip(link);
+            }
             return Fare::Drop;
         }
         let sqlstate = backend::error_field(body, b'C').unwrap_or_default();
@@ -307,6 +329,17 @@ impl Machine {
                 None
             }
             Ours::Begin | Ours::Doom | Ours::Discard => None,
+            Ours::Proof => {
+                let proven = self.now.proof.take().is_none();
+                if let Some(node) = env.view.node(link.node) {
+                    node.stats.note_proof(proven);
+                }
+                if !proven {
+                    self.now.work.fate = Fate::Refused;
+                    self.now.refusal = BEHIND;
+                }
+                None
+            }
             Ours::Rollback => {
                 self.phase = Phase::Ready;
                 self.now.unit.reset();
@@ -337,7 +370,13 @@ impl Machine {
     fn refuse(&mut self, io: &mut ServerIo<'_>, link: &mut Link<'_>) -> Step {
         io.to_client.clear();
         self.undo();
-        self.now.setback = Setback::Refused(self.now.refusal);
+        self.now.setback = match self.now.refusal {
+            BEHIND => {
+                self.now.avoid.push(link.node);
+                Setback::Lost(BEHIND)
+            }
+            refusal => Setback::Refused(refusal),
+        };
         if let Block::Replica(announced) = std::mem::take(&mut self.block) {
             self.block = Block::Announced(announced);
         }

@@ -17,6 +17,9 @@ use crate::protocol::frontend::{self};
 use crate::routing::{self, Floor, Request, Target, Transaction};
 use crate::sql::{Act, Effect, Isolation, Reason, TransactionModes, Verdict};
 
+/// A transaction of its own, or the read behind it could have an older snapshot than what it says (hazards.md, 3.2).
+const PROOF: &[u8] = b"SELECT pg_catalog.pg_last_wal_replay_lsn()";
+
 /// A client that asks for its floor waits so long for a sample of the primary.
 const SAMPLE_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -199,6 +202,7 @@ impl Machine {
             avoid: &self.now.avoid,
         };
         let decision = routing::decide(&request, env.view, &env.rules.routing, &env.rules.cluster);
+        self.now.proof = decision.proof;
         if let Target::Replica(node) = decision.target {
             self.now.observation = env.view.node(node).map_or(0, |node| node.observation);
         }
@@ -225,6 +229,11 @@ impl Machine {
         }
         if self.status == TransactionStatus::Idle {
             self.prepare(io, link);
+        }
+        if self.now.proof.is_some() {
+            link.state.unnamed = None;
+            frontend::put_query(io.to_server.put(), PROOF);
+            self.now.owed.push(Owed::Ours(Ours::Proof));
         }
         let begins = match std::mem::take(&mut self.block) {
             Block::Announced(announced) => Some(announced),

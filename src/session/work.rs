@@ -171,6 +171,9 @@ pub(super) enum Replay {
 /// The metrics' word for SQLSTATE 25006.
 pub(super) const READ_ONLY: &str = "read_only";
 
+/// The metrics' word for a replica that had not replayed what the read must see.
+pub(super) const BEHIND: &str = "replica_behind";
+
 /// The metrics' word for an error where a shared statement stood for an unnamed one.
 pub(super) const PROMOTED: &str = "auto_prepared";
 

@@ -16,6 +16,8 @@ pub trait Store {
     fn commit(&mut self, rows: &[u32]) -> u64;
     fn next_value(&mut self) -> u64;
     fn is_writable(&self) -> bool;
+    /// A standby's replay position, as text.
+    fn replayed(&mut self) -> String;
     /// An error out of nowhere, as recovery conflicts are.
     fn fault(&mut self) -> Option<&'static str>;
     /// A write was asked of a replica.

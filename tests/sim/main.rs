@@ -231,8 +231,8 @@ impl Pair {
     }
 }
 
-/// How many reads replicas answered, and how many unnamed Parses were spared.
-fn run(seed: u64, trace: bool) -> (u64, u64) {
+/// How many reads replicas answered, how many unnamed Parses were spared, and how many proofs were asked for.
+fn run(seed: u64, trace: bool) -> (u64, u64, u64) {
     let mut simulation = Simulation::new(seed, trace);
     if let Err(what) = simulation.run() {
         if !trace {
@@ -240,7 +240,7 @@ fn run(seed: u64, trace: bool) -> (u64, u64) {
         }
         panic!("SIM_SEED={seed}: {what}");
     }
-    (simulation.world.replica_reads, simulation.world.spared)
+    (simulation.world.replica_reads, simulation.world.spared, simulation.world.proofs)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -254,15 +254,16 @@ fn sessions_cannot_tell_pgweir_from_one_server() {
         return;
     }
     let (started, seconds) = (Instant::now(), number("SIM_SECONDS"));
-    let (mut reads, mut spared) = (0, 0);
+    let (mut reads, mut spared, mut proofs) = (0, 0, 0);
     for seed in number("SIM_FROM").unwrap_or(1).. {
         let enough = seconds.map_or(seed > 240, |seconds| started.elapsed() > Duration::from_secs(seconds));
         if enough {
             break;
         }
         let counts = run(seed, false);
-        (reads, spared) = (reads + counts.0, spared + counts.1);
+        (reads, spared, proofs) = (reads + counts.0, spared + counts.1, proofs + counts.2);
     }
     assert!(reads > 0, "no replica was read");
     assert!(spared > 0, "no statement was found prepared");
+    assert!(proofs > 0, "no replica was asked in front of a read");
 }

@@ -176,6 +176,9 @@ impl Process {
         if self.before.is_none() {
             self.before = Some(Box::new(self.kept.clone()));
         }
+        if text == "SELECT pg_catalog.pg_last_wal_replay_lsn()" {
+            return row(store.replayed());
+        }
         let reads = text.strip_prefix("SELECT v FROM t WHERE id = ").map(|rest| (rest, false));
         let copies = || {
             let rest = text.strip_prefix("COPY (SELECT v FROM t WHERE id = ")?;

@@ -124,6 +124,8 @@ pub struct World {
     pub replica_reads: u64,
     /// Unnamed Parses that were not sent.
     pub spared: u64,
+    /// Replicas that were asked in front of a read what they have.
+    pub proofs: u64,
     pub promotions: usize,
     /// So many disasters are still to come.
     disasters: usize,
@@ -206,6 +208,7 @@ impl World {
             catalog: catalog(),
             replica_reads: 0,
             spared: 0,
+            proofs: 0,
             promotions: 0,
             disasters,
             value: 0,
@@ -545,6 +548,12 @@ impl Store for Rows<'_> {
         self.seat.role == Role::Primary
     }
 
+    fn replayed(&mut self) -> String {
+        self.world.proofs += 1;
+        let place = self.world.nodes[self.seat.node].place;
+        at(place.timeline, place.end).lsn.to_string()
+    }
+
     fn fault(&mut self) -> Option<&'static str> {
         let fails = self.seat.role == Role::Replica && self.world.dice.one_in(12);
         fails.then(|| ["40001", "25006", "42P01"][self.world.dice.below(3)])
@@ -574,6 +583,10 @@ impl Store for Ideal {
 
     fn is_writable(&self) -> bool {
         true
+    }
+
+    fn replayed(&mut self) -> String {
+        String::new()
     }
 
     fn fault(&mut self) -> Option<&'static str> {
