@@ -186,10 +186,14 @@ impl Cluster {
         match change {
             // One that was started since is on its way.
             Change::Sample(ticket) if self.ticket() > ticket => {}
-            Change::Replay(_) => {}
-            Change::Sample(_) | Change::Anything => self.want_sample(),
+            // What the sample says will be asked of a replica itself, or waited for.
+            Change::Sample(_) => self.want_sample(),
+            Change::Replay(_) => self.want_replay(),
+            Change::Anything => {
+                self.want_sample();
+                self.want_replay();
+            }
         }
-        self.want_replay();
     }
 
     /// Observations every `fast_probe_interval` for a short while.

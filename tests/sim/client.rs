@@ -595,7 +595,8 @@ impl Client {
             let loss = got[0] == b'E' && [&b"C08006\0"[..], b"C08007\0"].iter().any(|code| contains(&got, code));
             if got[0] == b'E' && refused.first().is_some_and(|error| contains(&got, error.message.as_bytes())) {
                 refused.remove(0);
-                self.lose(Begun::No);
+                // A Close in front of a Flush was answered, and is done.
+                self.lose(if self.begun { Begun::Perhaps } else { Begun::No });
                 continue;
             }
             if (own || loss && bereaved) && !self.units.is_empty() {
