@@ -13,7 +13,10 @@ async fn run(front: &Front, session: &Session, hint: &str, marker: &str) -> (usi
 
 #[tokio::test]
 async fn a_session_and_a_statement_choose_what_they_may_miss() {
-    let front = front::alone("levels", &[("routing.floor_wait", "\"0ms\""), ("cluster.max_lag", "\"1h\"")]).await;
+    // Without tolerance no replica that is behind is so near that it would be asked what it has.
+    let settings =
+        [("routing.floor_wait", "\"0ms\""), ("cluster.max_lag", "\"1h\""), ("cluster.lag_tolerance", "\"0ms\"")];
+    let front = front::alone("levels", &settings).await;
     if front.proxy().is_none() {
         return;
     }
@@ -47,6 +50,50 @@ async fn a_session_and_a_statement_choose_what_they_may_miss() {
         other.batch_execute(&set).await.expect("a setting");
         assert_eq!(run(&front, &other, "", &format!("other-{level}")).await, (0, 1));
     }
+}
+
+/// Nobody has seen yet that the replicas have the write: one is asked in front of the read.
+#[tokio::test]
+async fn a_read_behind_a_write_runs_on_the_replica_that_says_it_has_it() {
+    let settings = [
+        ("cluster.fast_probe_interval", "\"1min\""),
+        ("cluster.max_lag", "\"1h\""),
+        ("cluster.lag_tolerance", "\"1min\""),
+    ];
+    let front = front::alone("proofs", &settings).await;
+    let (Some(proxy), cluster) = (front.proxy(), &front.cluster) else { return };
+    let session = front.connect("traced").await;
+    let probes = || proxy.metrics().sum("pgweir_node_probes_total", &[]);
+    let (written, number) = (std::cell::Cell::new(0), std::cell::Cell::new(0));
+    let write = async || {
+        session.batch_execute("INSERT INTO scribble (who) VALUES ('proofs')").await.expect("a write");
+        written.set(written.get() + 1);
+    };
+    let own = async || {
+        number.set(number.get() + 1);
+        let marker = format!("proof-{} */", number.get());
+        let read = format!("SELECT count(*)::text FROM scribble WHERE who = 'proofs' /* {marker}");
+        assert_eq!(session.value(&read).await, written.get().to_string(), "own writes are seen");
+        front.runs_of(&marker)
+    };
+    wait::until("a replica answers without having been probed", || async {
+        write().await;
+        cluster.wait_for_replay().await;
+        let before = probes();
+        let [primary, one, two] = own().await;
+        (primary, one + two) == (0, 1) && probes() == before
+    })
+    .await;
+    for replica in &cluster.replicas {
+        replica.pause_replay().await;
+    }
+    wait::until("a replica that lacks the write is found out", || async {
+        write().await;
+        let [primary, one, two] = own().await;
+        (primary, one + two) == (1, 1)
+    })
+    .await;
+    assert!(proxy.metrics().sum("pgweir_retries_total", &[("reason", "replica_behind")]) > 0.0);
 }
 
 #[tokio::test]
