@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::unit;
 use super::*;
 use crate::catalog::{Conduct, IsSequence, Relation, Safety, Writes};
-use crate::cluster::samples::{replica, view};
+use crate::cluster::samples::{at, replica, view};
 use crate::config::{ClusterConfig, RoutingConfig};
 use crate::protocol::frontend::message;
 
@@ -418,6 +418,34 @@ fn after_an_error_it_is_sent_as_the_client_said_and_that_answer_counts() {
         let answer = [&["(B) ParseComplete"][..], &ANSWER].concat();
         let heard: Vec<String> = answer.iter().flat_map(|line| player.play(line)).collect();
         assert_eq!(heard, HEARD);
+    }
+}
+
+/// A read that must see position 600 (0/258) of a replica that was seen at 500.
+fn asked(said: &[&str], answer: &[&str]) -> Vec<String> {
+    let mut player = Player::new();
+    player.machine.state.floor = Floor::At(at(2, 600));
+    let sent = player.play("(F) Query SELECT 1|");
+    let question = "> Query SELECT pg_catalog.pg_last_wal_replay_lsn()|";
+    assert_eq!(sent, ["checkout Replica", question, "> Query SELECT 1|"]);
+    let own = [&["(B) RowDescription x"], said, &["(B) ReadyForQuery I"]].concat();
+    own.iter().for_each(|line| assert!(player.play(line).is_empty(), "it is ours"));
+    answer.iter().flat_map(|line| player.play(line)).collect()
+}
+
+#[test]
+fn a_replica_that_lacks_what_a_read_must_see_is_not_heard() {
+    let has = |lsn: &str| format!("(B) DataRow |\u{1}|||\u{5}{lsn}");
+    for (lsn, proven) in [("0/258", true), ("1/000", true), ("0/257", false), ("what?", false)] {
+        let heard = asked(&[&has(lsn), "(B) CommandComplete SELECT 1|"], &ANSWER[1..]);
+        let elsewhere = ["retry", "checkout Primary", "> Query SELECT 1|"];
+        assert_eq!(heard, if proven { &HEARD[2..] } else { &elsewhere[..] }, "{lsn}");
+    }
+    // Nor are its errors, and who may not ask has no proof.
+    let error = "(B) ErrorResponse SERROR|VERROR|C42501|Mno||";
+    for said in [&[&has("0/257"), "(B) CommandComplete SELECT 1|"][..], &[error]] {
+        let heard = asked(said, &[error, "(B) ReadyForQuery I"]);
+        assert_eq!(heard, ["retry", "checkout Primary", "> Query SELECT 1|"]);
     }
 }
 

@@ -275,7 +275,7 @@ impl Machine {
             }
             return Fare::Drop;
         }
-        if ours == Ours::Doom {
+        if matches!(ours, Ours::Doom | Ours::Proof) {
             return Fare::Drop;
         }
         link.state.spoiled = true;

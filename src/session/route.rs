@@ -158,6 +158,7 @@ impl Machine {
     }
 
     fn decide(&mut self, verdict: &Verdict, env: &Env<'_>) -> (Target, routing::Reason) {
+        self.now.proof = None;
         self.state.transaction = match &self.block {
             Block::None => Transaction::None,
             Block::Announced(announced) => Transaction::Announced { read_only: self.may_move(&announced.modes) },
