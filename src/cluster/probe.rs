@@ -58,7 +58,7 @@ const COLLATIONS: &str = "
 
 /// From PostgreSQL 15 the databases' own default collations, too.
 const DATABASE_COLLATIONS: &str = "
-    SELECT string_agg(DISTINCT datlocprovider || ' ' || pg_database_collation_actual_version(oid), ', ')
+    SELECT string_agg(DISTINCT datlocprovider::text || ' ' || pg_database_collation_actual_version(oid), ', ')
     FROM pg_database";
 
 /// Local times, twice a year, in zones whose rules changed in the last twenty years. Numbers and hours, because a date's

@@ -166,7 +166,7 @@ impl Session {
     pub(super) fn on_cancel(&mut self) -> Result<(), SessionEnd> {
         if let Some(struck) = self.cancel.take_strike(&self.rules.user)
             && self.under_way_since().is_some_and(|since| since <= struck)
-            && !self.lease.as_ref().is_some_and(|lease| !is_replica(lease) && self.machine.awaits_node())
+            && !self.is_at_work_at_home()
         {
             self.cancel.ask();
         }
@@ -187,6 +187,12 @@ impl Session {
             _ => self.cancel.answer(CancelOutcome::NothingToCancel),
         }
         Ok(())
+    }
+
+    /// The process that the client was told of is at work for it, and heard of the cancel itself.
+    fn is_at_work_at_home(&self) -> bool {
+        let at_home = |lease: &Lease| !is_replica(lease) && lease.pid() == self.cancel.pid();
+        self.machine.awaits_node() && self.lease.as_ref().is_some_and(at_home)
     }
 
     fn on_answer(&mut self, answer: Answer) -> Result<(), SessionEnd> {

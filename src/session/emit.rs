@@ -221,7 +221,7 @@ impl Machine {
         let text = if whole { frontend::query(&message[HEADER..]) } else { None };
         let verdict = self.next_verdict(text, &message[HEADER..], env);
         self.trace(&verdict);
-        if cancels(&verdict) {
+        if cancels(&verdict, text.unwrap_or_default()) {
             self.now.cancels.extend(vacate::numbers(text.unwrap_or_default()));
         }
         self.touch(&verdict, &message[..message.len().min(env.rules.held_request)]);
@@ -316,8 +316,8 @@ impl Machine {
                 self.traces.add(Traces::SEQUENCES);
             }
             self.trace(&verdict);
-            if cancels(&verdict) {
-                let text = self.statements.text(bind.statement).unwrap_or_default();
+            let text = self.statements.text(bind.statement).unwrap_or_default();
+            if cancels(&verdict, text) {
                 let bound = vacate::bound_numbers(bind.rest).unwrap_or_default();
                 self.now.cancels.extend(vacate::numbers(text).chain(bound));
             }
@@ -357,6 +357,12 @@ impl Machine {
     }
 }
 
-fn cancels(verdict: &Verdict) -> bool {
-    matches!(&verdict.reason, Reason::UnsafeFunction(name) if name == "pg_cancel_backend")
+fn cancels(verdict: &Verdict, text: &[u8]) -> bool {
+    const CANCEL: &str = "pg_cancel_backend";
+    match &verdict.reason {
+        Reason::UnsafeFunction(name) => name == CANCEL,
+        // Then no name was looked at.
+        Reason::NoCatalog => memchr::memmem::find(text, CANCEL.as_bytes()).is_some(),
+        _ => false,
+    }
 }

@@ -82,6 +82,19 @@ async fn pg_cancel_backend_reaches_a_read_wherever_it_runs() {
     panic!("of 20 reads {on_replicas} were on a replica");
 }
 
+/// A session may run elsewhere than in the process that it was told of, if that one is lent to another.
+#[tokio::test]
+async fn pg_cancel_backend_reaches_a_session_that_is_not_at_home() {
+    let front = front::with(&[("pool.size", "2")]).await;
+    let [mut one, _two, mut third] = [(); 3].map(|()| RawSession::log_in(front.port(), "app"));
+    third.query("BEGIN");
+    third.send(&say::query("SELECT pg_sleep(5.731)"));
+    wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(5.731)").await == 1 }).await;
+    one.query(&format!("SELECT pg_cancel_backend({})", third.pid));
+    let answer = third.read_until(b'Z');
+    assert_eq!(sqlstate(&answer).as_deref(), Some("57014"), "{answer:?}");
+}
+
 /// Statements that sleep, on any node.
 /// Of a text that no other test sends: they share the cluster.
 async fn sleepers(cluster: &crate::harness::Cluster, sleep: &str) -> i64 {

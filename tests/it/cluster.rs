@@ -159,6 +159,9 @@ async fn samples_cover_what_was_written_before_they_were_asked_for_and_are_share
     let servers = harness::Cluster::start("watch-samples").await;
     let watch = watch(servers.nodes());
     watch.sees_all_healthy().await;
+    for node in servers.nodes() {
+        assert_eq!(node.log_count("ERROR:"), 0, "what the watcher asked: {}", node.log());
+    }
     let published = &watch.cluster.stats().samples_published;
     let before = published.load(std::sync::atomic::Ordering::Relaxed);
     let mut sessions = tokio::task::JoinSet::new();

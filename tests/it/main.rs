@@ -6,6 +6,7 @@ mod cancel;
 mod chaos;
 mod checker;
 mod clients;
+mod cluster;
 mod conflicts;
 mod consistency;
 mod copy;
