@@ -205,7 +205,7 @@ fn to_be_proven(
         return None;
     }
     let proof = |node: &NodeView| freshness::proof(demand, node, view, request.sample);
-    let anew = request.dice.0 % PROOF_ANEW == 0;
+    let anew = request.dice.0.is_multiple_of(PROOF_ANEW);
     replicas.retain(|node| (anew || node.stats.mostly_proves()) && proof(node).is_some());
     let node = balance::choose(&replicas, request.dice)?;
     Some(Decision { proof: proof(view.node(node)?), ..to(Target::Replica(node), Reason::Replica) })
