@@ -367,7 +367,7 @@ async fn clean(mut lease: Lease) {
 fn trouble(error: &CheckoutError) -> &'static str {
     match error {
         CheckoutError::Timeout { .. } => "checkout_timeout",
-        CheckoutError::Refused { sqlstate, .. } => super::replies::refusal(sqlstate.as_bytes()),
+        CheckoutError::Refused { sqlstate, .. } => super::lost::refusal(sqlstate.as_bytes()),
         CheckoutError::WrongRole { .. } => "wrong_role",
         CheckoutError::Connect { .. } | CheckoutError::Shutdown => "connect_failed",
     }

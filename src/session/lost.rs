@@ -3,7 +3,7 @@
 
 use super::machine::{LinkRole, Machine, SessionEnd, Step};
 use super::unit::End;
-use super::work::{Awaited, Block, CopyIn, Fate, Phase, Replay, Reply, Setback, Traces, Work};
+use super::work::{Awaited, Block, CopyIn, Fate, Phase, READ_ONLY, Replay, Reply, Setback, Traces, Work};
 use crate::cluster::NodeId;
 use crate::protocol::sqlstate::ClientError;
 use crate::protocol::{TransactionStatus, backend};
@@ -145,5 +145,18 @@ impl Machine {
             }
         }
         Step::Release
+    }
+}
+
+/// What kind of trouble a replica had, in the metrics' words.
+pub(super) fn refusal(sqlstate: &[u8]) -> &'static str {
+    match sqlstate {
+        b"40001" | b"40P01" | b"57P04" => "recovery_conflict",
+        b"25006" => READ_ONLY,
+        b"53300" => "too_many_connections",
+        b"42501" => "permission",
+        b"57P01" | b"57P02" | b"57P03" => "shutdown",
+        code if code.starts_with(b"42") || code.starts_with(b"3") => "missing_object",
+        _ => "server_error",
     }
 }

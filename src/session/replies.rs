@@ -1,11 +1,11 @@
 //! Pure: a node's messages on their way to the client. Each is matched with what is owed; the answers to our own requests
 //! are swallowed, a replica's error is held back, everything else passes unseen. Part of the machine.
 
+use super::lost::refusal;
 use super::machine::{Env, Link, Machine, ServerIo, SessionEnd, Step};
 use super::pipeline::{Ours, Owed};
 use super::work::{
-    Awaited, BEHIND, Block, CopyIn, Fate, Forward, PROMOTED, Phase, Piecemeal, READ_ONLY, Replay, Reply, Setback,
-    Traces,
+    Awaited, BEHIND, Block, CopyIn, Fate, Forward, PROMOTED, Phase, Piecemeal, Replay, Reply, Setback, Traces,
 };
 use crate::cluster::Lsn;
 use crate::pool::state::server_name;
@@ -390,18 +390,5 @@ impl Machine {
         self.phase = Phase::Ready;
         self.now.unit.reset();
         Step::Retry
-    }
-}
-
-/// What kind of trouble a replica had, in the metrics' words.
-pub(super) fn refusal(sqlstate: &[u8]) -> &'static str {
-    match sqlstate {
-        b"40001" | b"40P01" | b"57P04" => "recovery_conflict",
-        b"25006" => READ_ONLY,
-        b"53300" => "too_many_connections",
-        b"42501" => "permission",
-        b"57P01" | b"57P02" | b"57P03" => "shutdown",
-        code if code.starts_with(b"42") || code.starts_with(b"3") => "missing_object",
-        _ => "server_error",
     }
 }
