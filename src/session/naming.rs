@@ -172,7 +172,13 @@ impl Machine {
         link: &mut Link<'_>,
     ) {
         let names = text.is_some_and(|text| names_statements(verdict, text));
-        if !names || self.own_names(link) || self.status == TransactionStatus::Failed {
+        if !names || self.own_names(link) {
+            return;
+        }
+        if self.status == TransactionStatus::Failed {
+            if self.now.owed.is_empty() && text.is_some_and(ends_first) {
+                self.name_behind_block(io, link);
+            }
             return;
         }
         if self.now.owed.is_empty() && self.status == TransactionStatus::InTransaction {
@@ -188,6 +194,15 @@ impl Machine {
         }
         self.traces.add(Traces::OWN_NAMES);
         self.pins.insert(Pin::SqlPrepare);
+    }
+
+    /// Nothing can be prepared in a block that failed. This one ends with the client's text, so it ends here already, and the
+    /// text finds another that failed as well.
+    fn name_behind_block(&mut self, io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+        frontend::put_query(io.to_server.put(), b"ROLLBACK");
+        self.now.owed.push(Owed::Ours(Ours::End));
+        self.take_own_names(io, link);
+        self.doom(b"BEGIN", io, link);
     }
 
     /// From now on they have: the session's SQL is about to name them (EXECUTE, pg_prepared_statements). Other sessions'
@@ -209,4 +224,13 @@ impl Machine {
         self.traces.add(Traces::OWN_NAMES);
         self.pins.insert(Pin::SqlPrepare);
     }
+}
+
+/// Whether the text ends the transaction block before it does anything else, and not as a chain.
+fn ends_first(text: &[u8]) -> bool {
+    let first = text.split(|byte| *byte == b';').next().unwrap_or_default().to_ascii_uppercase();
+    let mut words = first.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    matches!(words.next(), Some(b"ROLLBACK" | b"COMMIT" | b"ABORT" | b"END"))
+        && matches!(words.next(), None | Some(b"WORK" | b"TRANSACTION"))
+        && words.next().is_none()
 }

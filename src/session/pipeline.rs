@@ -50,6 +50,8 @@ pub enum Ours {
     Rollback,
     /// A block that fails at once, in the place of one that was lost.
     Doom,
+    /// The end of a failed block that the client is about to end.
+    End,
     Audit,
     /// Whether the replica has replayed what the unit behind it must see.
     Proof,

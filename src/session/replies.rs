@@ -203,7 +203,11 @@ impl Machine {
             None => link.parameters.push((name_text.into_owned(), value.into_owned())),
         }
         let hidden = name == b"in_hot_standby" || Machine::on_replica(link);
-        let told = self.traces.has(Traces::TELL) && matches!(self.now.owed.front(), Some(Owed::Ours(Ours::Settings)));
+        let told = match self.now.owed.front() {
+            Some(Owed::Ours(Ours::Settings)) => self.traces.has(Traces::TELL),
+            // The client's own end of the block will find nothing to tell.
+            owed => matches!(owed, Some(Owed::Ours(Ours::End))),
+        };
         if hidden || (ours && !told) { Fare::Drop } else { Fare::Pass }
     }
 
@@ -328,7 +332,7 @@ impl Machine {
                 self.traces.remove(Traces::TELL);
                 None
             }
-            Ours::Begin | Ours::Doom | Ours::Discard => None,
+            Ours::Begin | Ours::Doom | Ours::Discard | Ours::End => None,
             Ours::Proof => {
                 let proven = self.now.proof.take().is_none();
                 if let Some(node) = env.view.node(link.node) {

@@ -262,7 +262,7 @@ impl Machine {
     }
 
     /// Opens a block and makes it fail.
-    fn doom(&mut self, begin: &[u8], io: &mut ClientIo<'_>, link: &mut Link<'_>) {
+    pub(super) fn doom(&mut self, begin: &[u8], io: &mut ClientIo<'_>, link: &mut Link<'_>) {
         link.state.unnamed = None;
         frontend::put_query(io.to_server.put(), &[begin, b"\n;ROLLBACK TO pgweir_lost"].concat());
         self.now.owed.push(Owed::Ours(Ours::Doom));
