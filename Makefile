@@ -40,7 +40,7 @@ sim: ## one seed of the simulation, with its trace: make sim SEED=…
 
 bench: ## beside PgBouncer, Pgpool-II, HAProxy and a bare relay, and what splitting gives; half an hour on a quiet machine
 	config/setup.sh bench
-	cargo build --release --locked --bin pgweir --example relay
+	cargo build --release --locked --bin pgweir --example relay --example counting
 	python3 tests/bench/bench.py
 
 profile: ## what release builds are laid out by (config/rustc.sh), recorded anew: after changes of the hot path

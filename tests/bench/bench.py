@@ -90,8 +90,12 @@ def measured(scratch, binary):
         "amount": {"rounds": rounds, "seconds": amount.seconds, "transactions": amount.transactions},
         "fronts": [{"label": front.label, "note": front.note} for front in fronts],
         "cases": [{"name": case.name, "title": case.title} for case in cases],
-        "samples": rounds_of(loads, fronts, cases, rounds, amount), "idle": {}, "logins": {},
+        "samples": rounds_of(loads, fronts, cases, rounds, amount), "idle": {}, "logins": {}, "allocations": {},
     }
+    counting = Path(binary).parent / "examples" / "counting"
+    if part != "splitting" and counting.is_file():
+        print("bench: what a query asks of the allocator", flush=True)
+        result["allocations"] = load.allocations(loads, str(counting), SMALL)
     if part != "splitting":
         print("bench: logins beside running clients, idle clients", flush=True)
         for label in ("pgweir", "PgBouncer"):

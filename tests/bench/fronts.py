@@ -121,6 +121,9 @@ class Pgweir(Front):
         if len(self.nodes) > 1:
             self.cluster.until("reads move to the replicas", self.moves_reads)
 
+    def log(self):
+        return (self.cluster.scratch.path / f"{self.folder().name}.log").read_text()
+
     def moves_reads(self):
         session = Session(self.port)
         try:

@@ -7,6 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+import fronts
 import machine
 from wire import ServerError, Session
 
@@ -181,6 +182,26 @@ def routes(front):
 def percentile(ordered, share):
     """Of values in order; the nearest rank."""
     return ordered[min(len(ordered) - 1, len(ordered) * share // 100)]
+
+
+def allocations(loads, binary, small):
+    """How often a worker asks for memory, for each query in the three protocols; from runs of two lengths."""
+    found = {}
+    for case in CASES[:3]:
+        shorter, longer = (asked(loads, binary, case, Amount(1, transactions)) for transactions in ((20, 40) if small else (500, 2500)))
+        found[case.name] = (longer[1] - shorter[1]) / (longer[0] - shorter[0])
+    return found
+
+
+def asked(loads, binary, case, amount):
+    """So many transactions, and so often a worker asked for memory in all."""
+    front = fronts.Pgweir(loads.cluster, binary, label="counting")
+    front.start()
+    sample = loads.measure(front, case, amount)
+    front.stop()
+    if sample.error:
+        raise SystemExit(f"bench: counting, {case.name}: {sample.error}")
+    return sample.transactions, int(re.search(r"^asked for memory: (\d+)$", front.log(), re.M)[1])
 
 
 def idle(front, wanted):

@@ -89,6 +89,8 @@ def aims_table(result):
     add("10-MB results, MB/s : HAProxy's", "≥ 0.95", "large", "HAProxy", "megabytes_a_second")
     held = result["idle"].get("pgweir")
     rows.append(["KiB per idle client", "≤ 1.5", number(held["kib"], 2) if held else "–"])
+    for case, asked in result["allocations"].items():
+        rows.append([f"allocations for each query, `-S` {case}", "0", number(asked, 3)])
     for front, found in result["logins"].items():
         share = found["during"] / found["alone"] if found["alone"] and found["during"] else None
         rows.append([f"{front}: p99 of running clients during 200 logins a second : without", "≤ 2", number(share, 2)])
