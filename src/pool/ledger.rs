@@ -164,8 +164,13 @@ impl Ledger {
         sequel
     }
 
-    /// Whoever waits must have a reason to hope: an idle connection, an opening, or a release to come.
+    /// Whoever waits must have a reason to hope: an opening, an idle connection, or a release to come. An opening comes first,
+    /// as in `next`: what is idle while somebody waits is a session's home.
     pub fn settle(&mut self, sequel: &mut Sequel) {
+        let resting = self.backoff.error(Instant::now()).cloned();
+        while !self.closed && resting.is_none() && self.book.lacks_openings() && self.book.start_opening() {
+            sequel.open += 1;
+        }
         while self.book.lacks_openings()
             && let Some(waker) = self.book.serve_from_idle()
         {
@@ -176,15 +181,8 @@ impl Ledger {
         }
         if self.closed {
             sequel.wake.extend(self.book.fail_all(|| CheckoutError::Shutdown));
-        } else if let Some(error) = self.backoff.error(Instant::now()) {
-            if self.book.total() == 0 {
-                let error = error.clone();
-                sequel.wake.extend(self.book.fail_all(|| error.clone()));
-            }
-        } else {
-            while self.book.opening() < self.book.waiting() && self.book.start_opening() {
-                sequel.open += 1;
-            }
+        } else if let Some(error) = resting.filter(|_| self.book.total() == 0) {
+            sequel.wake.extend(self.book.fail_all(|| error.clone()));
         }
     }
 
