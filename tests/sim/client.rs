@@ -626,9 +626,8 @@ impl Client {
     fn hold(&self, shown: &Shown, promise: &Promise, world: &World) -> Result<(), String> {
         let session = matches!(promise.level, Some(level) if level != Consistency::Eventual);
         // A replica follows a promotion before pgweir hears of it, while the old primary lives on: nobody can tell.
-        let split = shown.writable && self.seen.timeline > promise.timeline;
-        let seen = if split { Place::default() } else { self.seen };
-        for least in [promise.least, seen] {
+        let split = |least: &Place| shown.writable && least.timeline > promise.timeline;
+        for least in [promise.least, self.seen].into_iter().filter(|least| !split(least)) {
             if session && !world.history.holds(shown.snapshot, least) {
                 return Err(format!("read at {:?}, promised {least:?} ({:?})", shown.snapshot, promise.level));
             }

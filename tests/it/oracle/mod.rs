@@ -56,7 +56,7 @@ async fn what_goes_to_a_replica_answers_there_as_on_the_primary() {
     let mut dice = Dice::new(seed as u64);
     let mut corpus = written::cases(judge.version());
     corpus.extend(written::of_the_tests());
-    corpus.extend(builtins::calls(judge.primary(), size, &mut dice).await);
+    corpus.extend(builtins::calls(&cluster.primary.superuser("app").await, size, &mut dice).await);
     corpus.extend((0..size).map(|_| grammar::statement(&mut dice)));
     let mut verdicts = Verdicts::default();
     for statement in &corpus {
