@@ -152,9 +152,10 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
-    /// Somebody else than this node takes writes.
+    /// Somebody else than this node takes writes, or did after it: what it still acknowledges is lost.
     pub fn has_another_primary(&self, node: NodeId) -> bool {
         self.primary.is_some_and(|primary| primary != node)
+            || self.node(node).is_some_and(|node| node.timeline < self.timeline)
     }
 
     /// Before anything was probed.

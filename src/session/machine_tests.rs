@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::super::unit;
 use super::*;
 use crate::catalog::{Conduct, IsSequence, Relation, Safety, Writes};
+use crate::cluster::Timeline;
 use crate::cluster::samples::{at, replica, view};
 use crate::config::{ClusterConfig, RoutingConfig};
 use crate::protocol::frontend::message;
@@ -276,20 +277,23 @@ fn a_unit_that_waited_for_its_settings_is_asked_again_whole() {
 /// Of a promotion that the node at hand does not know of: nobody fenced it.
 #[test]
 fn a_connection_to_what_was_the_primary_is_not_used_any_more() {
-    let mut player = Player::new();
-    player.play("(F) Query BEGIN|");
-    player.play("(F) Query UPDATE t SET a = 1|");
-    for tag in ["BEGIN", "UPDATE 1"] {
-        player.play(&format!("(B) CommandComplete {tag}|"));
-        player.play("(B) ReadyForQuery T");
+    // Seeds 46646, 52560, 64840 of the simulation: the new primary was gone, too, and the old one was asked.
+    for (primary, timeline) in [(Some(NodeId(1)), 2), (None, 3)] {
+        let mut player = Player::new();
+        player.play("(F) Query BEGIN|");
+        player.play("(F) Query UPDATE t SET a = 1|");
+        for tag in ["BEGIN", "UPDATE 1"] {
+            player.play(&format!("(B) CommandComplete {tag}|"));
+            player.play("(B) ReadyForQuery T");
+        }
+        (player.view.primary, player.view.timeline) = (primary, Timeline(timeline));
+        let mut at = 0;
+        let (input, mut own, mut answers) = (encode('F', "Query COMMIT|"), Vec::new(), Vec::new());
+        let mut io = ClientIo { to_server: Outbox::new(&input, &mut own), to_client: &mut answers };
+        let step = player.ask(|machine, link, env| machine.on_client(&input, &mut at, &mut io, link, env));
+        assert_eq!(step, Ok(Step::Deposed));
+        assert!(io.to_server.bytes().is_empty() && answers.is_empty());
     }
-    player.view.primary = Some(NodeId(1));
-    let mut at = 0;
-    let (input, mut own, mut answers) = (encode('F', "Query COMMIT|"), Vec::new(), Vec::new());
-    let mut io = ClientIo { to_server: Outbox::new(&input, &mut own), to_client: &mut answers };
-    let step = player.ask(|machine, link, env| machine.on_client(&input, &mut at, &mut io, link, env));
-    assert_eq!(step, Ok(Step::Deposed));
-    assert!(io.to_server.bytes().is_empty() && answers.is_empty());
 }
 
 #[test]
