@@ -38,9 +38,11 @@ oracle: setup ## so many calls of built-ins and as many generated statements on 
 sim: ## one seed of the simulation, with its trace: make sim SEED=…
 	SIM_SEED=$(SEED) cargo test --locked --test sim -- --nocapture
 
+# Apart: built together with examples, dependencies have other features, and the profile does not know them.
 bench: ## beside PgBouncer, Pgpool-II, HAProxy and a bare relay, and what splitting gives; half an hour on a quiet machine
 	config/setup.sh bench
-	cargo build --release --locked --bin pgweir --example relay --example counting
+	cargo build --release --locked
+	cargo build --release --locked --example relay --example counting
 	python3 tests/bench/bench.py
 
 profile: ## what release builds are laid out by (config/rustc.sh), recorded anew: after changes of the hot path
