@@ -2,6 +2,8 @@
 //! prepared statements under names of ours, the unnamed statement. The session keeps it true; the pool only carries it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::io::Write;
 use std::sync::Arc;
 
 /// Settings that differ from a fresh connection's: lower-case name → value as `set_config` takes it.
@@ -133,13 +135,44 @@ impl ServerStatements {
 }
 
 /// The name that statement `number` has on its server connection.
-pub fn server_name(number: u32) -> String {
-    format!("pgweir_{number}")
+pub fn server_name(number: u32) -> ServerName {
+    let mut bytes = [0; 17];
+    let mut room = &mut bytes[..];
+    // A u32 has at most ten digits.
+    let fits = write!(room, "pgweir_{number}");
+    debug_assert!(fits.is_ok());
+    let length = 17 - room.len();
+    ServerName { bytes, length }
+}
+
+/// What `server_name` makes: each Bind of a prepared statement needs one, so it allocates nothing.
+pub struct ServerName {
+    bytes: [u8; 17],
+    length: usize,
+}
+
+impl ServerName {
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+}
+
+impl fmt::Display for ServerName {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&String::from_utf8_lossy(self.as_bytes()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_name_is_the_number_behind_our_word() {
+        for number in [0, 7, 10, 4_294_967_295] {
+            assert_eq!(server_name(number).to_string(), format!("pgweir_{number}"));
+        }
+    }
 
     #[test]
     fn the_least_recently_used_statement_goes_first() {

@@ -34,7 +34,7 @@ pub(super) enum Answer {
     Again,
     /// Ask it once more when the replica has been observed, or after so long.
     Unobserved(Duration),
-    Failed(ClientError),
+    Failed(Box<ClientError>),
 }
 
 /// A place in a pool's queue.
@@ -51,11 +51,11 @@ impl Session {
             return Ok(Answer::Wait);
         }
         if std::mem::take(&mut self.cancelled) {
-            return Ok(Answer::Failed(ClientError::canceled()));
+            return Ok(Answer::Failed(ClientError::canceled().into()));
         }
         let node = match target {
             Target::Replica(node) => node,
-            Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica())),
+            Target::Refuse => return Ok(Answer::Failed(ClientError::no_replica().into())),
             Target::Primary | Target::Wait(..) => match self.look(|view| view.primary) {
                 Some(node) => node,
                 None => return Ok(self.await_primary(None)),
@@ -175,7 +175,7 @@ impl Session {
         }
         if self.waiter.take().is_some() || self.waiting.is_some() {
             self.cancelled = false;
-            self.on_answer(Answer::Failed(ClientError::canceled()))?;
+            self.on_answer(Answer::Failed(ClientError::canceled().into()))?;
             self.cancel.answer(CancelOutcome::Delivered);
             return self.feed_inbox();
         }
@@ -221,15 +221,15 @@ impl Session {
             return Answer::Again;
         }
         match error {
-            CheckoutError::Timeout { pool } => Answer::Failed(ClientError::checkout_timeout(&pool)),
-            CheckoutError::Refused { error, .. } => Answer::Failed(quoted(&error)),
+            CheckoutError::Timeout { pool } => Answer::Failed(ClientError::checkout_timeout(&pool).into()),
+            CheckoutError::Refused { error, .. } => Answer::Failed(quoted(&error).into()),
             CheckoutError::Connect { .. } | CheckoutError::WrongRole { .. } => {
                 self.await_primary(Some(error.to_string()))
             }
-            other => Answer::Failed(ClientError {
+            other => Answer::Failed(Box::new(ClientError {
                 severity: "FATAL",
                 ..ClientError::unreachable("primary", &other.to_string())
-            }),
+            })),
         }
     }
 
@@ -259,10 +259,8 @@ impl Session {
         let longest = self.rules.cluster.failover_timeout;
         let now = Instant::now();
         if self.waiting.as_ref().is_some_and(|waiting| now.duration_since(waiting.since) >= longest) {
-            return Answer::Failed(match why {
-                Some(why) => ClientError::unreachable("primary", &why),
-                None => ClientError::no_primary(),
-            });
+            let error = why.map_or_else(ClientError::no_primary, |why| ClientError::unreachable("primary", &why));
+            return Answer::Failed(error.into());
         }
         self.await_anything(longest, Some(now + PRIMARY_RETRY));
         Answer::Wait

@@ -30,7 +30,7 @@ pub struct UnderWay {
     pub(super) arrived: Option<u64>,
     pub(super) decision: Option<routing::Reason>,
     /// Server names in use by this unit and what the client calls them, for errors that name them.
-    pub(super) aliases: Vec<(u32, Box<[u8]>)>,
+    pub(super) aliases: Vec<(u32, SmallVec<[u8; 24]>)>,
     pub(super) finished: Option<Finished>,
     pub(super) undo: Vec<Undo>,
     pub(super) unit_start: usize,

@@ -55,7 +55,7 @@ impl Machine {
                 self.emit_copy(header.tag);
                 io.to_server.pass(there.clone());
             } else if let Some(error) = self.emit_message(&header, &input[there.clone()], there.start, io, link, env) {
-                return Ok(Step::Close(SessionEnd::Error(error)));
+                return Ok(Step::Close(SessionEnd::Error(error.into())));
             }
             self.now.work.begun = true;
             self.now.work.from_client = Piecemeal { left: range.end - there.end, ..Piecemeal::default() };
@@ -338,11 +338,12 @@ impl Machine {
         };
         if let Some(number) = number {
             let name = server_name(number);
+            let name = name.as_bytes();
             let total = header.total - bind.statement.len() + name.len();
             let out = io.to_server.put();
             out.push(b'B');
             out.extend_from_slice(&((total - 1) as u32).to_be_bytes());
-            for part in [bind.portal, b"\0", name.as_bytes(), b"\0", bind.rest] {
+            for part in [bind.portal, b"\0", name, b"\0", bind.rest] {
                 out.extend_from_slice(part);
             }
         } else {

@@ -88,7 +88,8 @@ impl Session {
             None => Ok(Step::ReadMore),
         });
         let step = step.unwrap_or_else(|error| {
-            Step::Close(SessionEnd::Error(ClientError::protocol_violation(format!("pgweir: a node sent an {error}"))))
+            let error = ClientError::protocol_violation(format!("pgweir: a node sent an {error}"));
+            Step::Close(SessionEnd::Error(error.into()))
         });
         if had_ddl && !self.machine.has_ddl() {
             self.catalog.ddl_ended();
@@ -107,7 +108,7 @@ impl Session {
 
     /// Sends a reply on, or holds it back while another node may still have to be asked.
     pub(super) fn forward(&mut self, bytes: &[u8], step: &Step) {
-        if *step == Step::Retry || self.machine.discards_reply() {
+        if matches!(step, Step::Retry) || self.machine.discards_reply() {
             self.bytes.reply.clear();
             return;
         }
@@ -138,7 +139,7 @@ impl Session {
     }
 
     pub(super) fn follow(&mut self, step: Step) -> Result<(), SessionEnd> {
-        if !self.machine.keeps_request() && step != Step::Retry {
+        if !self.machine.keeps_request() && !matches!(step, Step::Retry) {
             self.bytes.request.clear();
         }
         match step {

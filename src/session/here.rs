@@ -111,7 +111,7 @@ impl Machine {
     /// No server connection can be had: the client is told, and what it sent of the unit is dropped.
     pub fn on_no_lease(&mut self, error: &ClientError, input: &[u8], at: &mut usize, to_client: &mut Vec<u8>) -> Step {
         if error.severity == "FATAL" {
-            return Step::Close(SessionEnd::Error(error.clone()));
+            return Step::Close(SessionEnd::Error(error.clone().into()));
         }
         backend::put_error(to_client, error);
         if !matches!(self.block, Block::None) {

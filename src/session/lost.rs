@@ -37,11 +37,8 @@ impl Machine {
         // in silence.
         let unlisted = self.audit.is_some() || self.traces.has(Traces::AUDIT);
         if !self.pins.is_empty() || cut || unlisted || !self.now.touched.is_empty() {
-            return Step::Close(SessionEnd::Error(if self.now.work.begun {
-                error
-            } else {
-                ClientError::session_lost(name)
-            }));
+            let error = if self.now.work.begun { error } else { ClientError::session_lost(name) };
+            return Step::Close(SessionEnd::Error(error.into()));
         }
         self.survive(error, to_client)
     }

@@ -49,8 +49,8 @@ pub enum Step {
 pub enum SessionEnd {
     /// Terminate, or the client closed its side.
     Client,
-    /// With this error as the last words.
-    Error(ClientError),
+    /// With this error as the last words; boxed, for a `Step` is handed about all the time, and this is rare.
+    Error(Box<ClientError>),
     /// The node ended it; its last words were forwarded.
     Server,
     /// The client's bytes are no messages.

@@ -3,6 +3,8 @@
 
 use std::rc::Rc;
 
+use smallvec::SmallVec;
+
 use super::machine::{ClientIo, Env, Link, LinkRole, Machine};
 use super::pipeline::{Ours, Owed, Parsed};
 use super::statements::{self, Statement};
@@ -33,7 +35,7 @@ impl Machine {
         frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), b"\0\0\0");
         self.now.owed.push(Owed::OurStandIn(number));
         link.state.orphans.push(number);
-        self.now.aliases.push((number, name.as_bytes().into()));
+        self.now.aliases.push((number, SmallVec::from_slice(name.as_bytes())));
         Some(format!("DEALLOCATE {}", server_name(number)))
     }
 
@@ -55,7 +57,7 @@ impl Machine {
             }
             let number = self.claim(key, io, link, env);
             frontend::put_parse(io.to_server.put(), server_name(number).as_bytes(), parse.rest);
-            self.now.aliases.push((number, parse.name.into()));
+            self.now.aliases.push((number, SmallVec::from_slice(parse.name)));
         }
         let statement = Statement {
             key,
@@ -114,7 +116,7 @@ impl Machine {
             }
         };
         if !self.now.aliases.iter().any(|(known, _)| *known == number) {
-            self.now.aliases.push((number, name.into()));
+            self.now.aliases.push((number, SmallVec::from_slice(name)));
         }
         Some(number)
     }

@@ -159,9 +159,10 @@ impl Machine {
             b'E' => self.on_error(&message[HEADER..], io, link, env),
             b'Z' => match message.get(HEADER).copied().and_then(TransactionStatus::from_byte) {
                 Some(status) => Fare::Ready(status),
-                None => Fare::End(SessionEnd::Error(ClientError::protocol_violation(
-                    "pgweir: a node sent a malformed ReadyForQuery",
-                ))),
+                None => {
+                    let error = ClientError::protocol_violation("pgweir: a node sent a malformed ReadyForQuery");
+                    Fare::End(SessionEnd::Error(error.into()))
+                }
             },
             _ => Fare::Drop,
         }

@@ -158,7 +158,7 @@ impl Session {
             Event::Cancel => self.on_cancel(),
             Event::Again => self.feed_inbox(),
             Event::Stalled => self.on_stalled(),
-            Event::Shutdown => Err(SessionEnd::Error(ClientError::shutdown())),
+            Event::Shutdown => Err(SessionEnd::Error(ClientError::shutdown().into())),
         }
     }
 
@@ -214,7 +214,7 @@ impl Session {
         self.worker.put_buffer(own);
         self.worker.put_buffer(answers);
         self.count_holdings();
-        self.reading_unit = step == Ok(Step::ReadMore);
+        self.reading_unit = matches!(step, Ok(Step::ReadMore));
         if !self.machine.is_routed() && !matches!(step, Ok(Step::AwaitReplica(..))) {
             self.end_waiting();
         }
@@ -339,7 +339,7 @@ impl Session {
         if let SessionEnd::Error(error) = &end {
             self.count_error(error);
             let mut words = Vec::new();
-            backend::put_error(&mut words, &ClientError { severity: "FATAL", ..error.clone() });
+            backend::put_error(&mut words, &ClientError { severity: "FATAL", ..ClientError::clone(error) });
             self.send_client(&words);
         }
         if self.machine.has_ddl() {
@@ -388,6 +388,6 @@ fn send(stream: &mut Stream, unsent: &mut Vec<u8>, bytes: &[u8]) {
 fn violation(error: FrameError) -> SessionEnd {
     match error {
         FrameError::Length { .. } => SessionEnd::Violation,
-        FrameError::Type(_) => SessionEnd::Error(ClientError::protocol_violation(error.to_string())),
+        FrameError::Type(_) => SessionEnd::Error(ClientError::protocol_violation(error.to_string()).into()),
     }
 }

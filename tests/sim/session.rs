@@ -471,5 +471,5 @@ fn waited(since: Option<Instant>, world: &World) -> Duration {
 
 /// What a session may be told when its connection to the primary was lost.
 pub fn is_told_of_loss(end: &SessionEnd) -> bool {
-    matches!(end, SessionEnd::Error(ClientError { sqlstate, .. }) if matches!(*sqlstate, "08006" | "08007" | "57P01"))
+    matches!(end, SessionEnd::Error(error) if matches!(error.sqlstate, "08006" | "08007" | "57P01"))
 }
