@@ -2,8 +2,7 @@
 //! prepared statements under names of ours, the unnamed statement. The session keeps it true; the pool only carries it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::io::Write;
+use std::fmt::{self, Write};
 use std::sync::Arc;
 
 /// Settings that differ from a fresh connection's: lower-case name → value as `set_config` takes it.
@@ -136,19 +135,25 @@ impl ServerStatements {
 
 /// The name that statement `number` has on its server connection.
 pub fn server_name(number: u32) -> ServerName {
-    let mut bytes = [0; 17];
-    let mut room = &mut bytes[..];
-    // A u32 has at most ten digits.
-    let fits = write!(room, "pgweir_{number}");
-    debug_assert!(fits.is_ok());
-    let length = 17 - room.len();
-    ServerName { bytes, length }
+    let mut name = ServerName { bytes: [0; 17], length: 0 };
+    let fits = write!(name, "pgweir_{number}");
+    debug_assert!(fits.is_ok(), "a u32 has at most ten digits");
+    name
 }
 
 /// What `server_name` makes: each Bind of a prepared statement needs one, so it allocates nothing.
 pub struct ServerName {
     bytes: [u8; 17],
     length: usize,
+}
+
+impl Write for ServerName {
+    fn write_str(&mut self, part: &str) -> fmt::Result {
+        let room = self.bytes.get_mut(self.length..self.length + part.len()).ok_or(fmt::Error)?;
+        room.copy_from_slice(part.as_bytes());
+        self.length += part.len();
+        Ok(())
+    }
 }
 
 impl ServerName {
