@@ -36,7 +36,7 @@ pub struct ConnectionState {
     /// A session left something that only closing the connection removes.
     pub spoiled: bool,
     /// A session ran what leaves marks on the process that are nobody's state and yet can be seen: loaded libraries, a
-    /// temporary schema.
+    /// temporary schema. Or it cancelled a statement, as a program does that is about to end, and its process with it.
     pub worn: bool,
 }
 

@@ -179,9 +179,11 @@ impl Session {
             self.cancel.answer(CancelOutcome::Delivered);
             return self.feed_inbox();
         }
-        match &self.lease {
+        match &mut self.lease {
             Some(lease) if self.machine.works_for() == WorksFor::Client => {
                 self.cancelled = true;
+                // Who cancels and leaves may look whether its process is gone.
+                lease.state.worn = true;
                 self.cancel.deliver(&lease.cancel);
             }
             _ => self.cancel.answer(CancelOutcome::NothingToCancel),

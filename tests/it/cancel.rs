@@ -124,6 +124,29 @@ async fn a_cancel_with_a_wrong_key_does_nothing() {
     assert_eq!(sqlstate(&answer), None, "{answer:?}");
 }
 
+/// Ctrl-C ends a program in its transaction; psycopg's own test looks for its process in pg_stat_activity afterwards.
+#[tokio::test]
+async fn who_cancelled_a_statement_and_leaves_takes_the_server_process_along() {
+    let front = front::with(&[]).await;
+    let mut session = RawSession::log_in(front.port(), "admin");
+    session.query("BEGIN");
+    session.send(&[say::parse("", LONG, &[]), say::bind("", "", &[], &[]), say::execute("", 0), say::sync()].concat());
+    wait::until("the statement runs", || async { sleepers(&front.cluster, "pg_sleep(62)").await == 1 }).await;
+    let mut cancel = RawSession::connect(front.port());
+    cancel.send(&say::cancel_request(session.pid, &session.secret));
+    assert_eq!(sqlstate(&session.read_until(b'Z')), Some("57014".into()));
+    session.query("ROLLBACK");
+    let mut other = RawSession::log_in(front.port(), "admin");
+    let here = format!("/* pgweir: primary */ SELECT count(*) FROM pg_stat_activity WHERE pid = {}", session.pid);
+    assert_eq!(other.value(&here), "1");
+    session.send(&say::terminate());
+    session.read_to_end();
+    let started = Instant::now();
+    while other.value(&here) != "0" {
+        assert!(started.elapsed() < wait::PATIENCE, "the process is still there");
+    }
+}
+
 #[tokio::test]
 async fn a_cancel_of_an_idle_session_spares_what_comes_next_and_who_comes_next() {
     let front = front::with(&[("pool.size", "1")]).await;
