@@ -60,6 +60,11 @@ impl Pins {
         [Pin::RandomSeed, Pin::Load, Pin::ReplicationOrigin, Pin::Opaque].into_iter().any(|pin| self.contains(pin))
     }
 
+    /// An audit tells whether the process has it.
+    pub fn are_audited(pin: Pin) -> bool {
+        AUDITED.contains(&pin)
+    }
+
     /// Replaces everything that an audit sees by what it saw.
     pub fn audited(&mut self, found: Pins) {
         for pin in AUDITED {

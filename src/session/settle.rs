@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::audit::{self, Audit};
 use super::machine::{Env, Finished, Link, LinkRole, Machine, ServerIo, Step};
+use super::pins::Pins;
 use super::pipeline::{Ours, Owed};
 use super::settings::SessionSettings;
 use super::unit::End;
@@ -181,6 +182,8 @@ impl Machine {
                 // A failed transaction does not give its values back.
                 Act::Sequence => self.on_sequence(link),
                 Act::LastSequence => self.on_last_sequence(link),
+                Act::Pin(pin) if executed.fate == Fate::Failed => self.on_failed_pin(*pin, verdict),
+                Act::Pin(pin) => self.pins.insert(*pin),
                 _ if executed.fate == Fate::Failed && verdict.statements <= 1 => {}
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if truth == Truth::Asked => {
                     self.traces.add(Traces::AUDIT);
@@ -207,7 +210,6 @@ impl Machine {
                         self.pins.remove(pin);
                     }
                 }
-                Act::Pin(pin) => self.pins.insert(*pin),
                 Act::Deallocate { .. }
                 | Act::DeallocateAll
                 | Act::Begin(_)
@@ -218,6 +220,16 @@ impl Machine {
                 | Act::Terminate
                 | Act::Ddl => {}
             }
+        }
+    }
+
+    /// A session's advisory lock, a seed and an origin outlive the transaction that failed.
+    fn on_failed_pin(&mut self, pin: Pin, verdict: &Verdict) {
+        match pin {
+            // Nobody was told the number.
+            Pin::BackendPid if verdict.statements <= 1 => {}
+            _ if Pins::are_audited(pin) => self.traces.add(Traces::AUDIT),
+            _ => self.pins.insert(pin),
         }
     }
 

@@ -1,6 +1,8 @@
 //! Pure: what sending a unit changed in the session's statements, kept until the unit is over: what the server then ignored,
 //! or a replica could not answer, or died with its connection, must leave the session as it was. Part of the machine.
 
+use std::rc::Rc;
+
 use super::machine::{Link, Machine};
 use super::pipeline::{Closed, Owed, Parsed};
 use super::statements::{Statement, Unnamed};
@@ -32,6 +34,9 @@ impl Machine {
     /// An error in the extended protocol: nothing up to Sync will be answered, nothing in it was prepared.
     pub(super) fn on_skip(&mut self, link: &mut Link<'_>) {
         let skipped: Vec<Owed> = self.now.owed.skip_to_sync().collect();
+        if let Some(Owed::Execute(Some(failed))) = skipped.first() {
+            self.executed(Rc::clone(failed), link);
+        }
         if self.now.owed.is_empty() {
             self.now.work.end = None;
             self.now.work.skipping = true;

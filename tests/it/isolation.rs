@@ -96,6 +96,13 @@ const STATES: &[State] = &[
     state("a random seed", "SELECT setseed(0.5)", "SELECT random() = {seeded}"),
 ];
 
+/// What no rollback takes back: left by a statement that then fails.
+const LASTING: &[(&str, &str)] = &[
+    ("an advisory lock", "SELECT pg_advisory_lock(1234), 1 / (id - 1) FROM numbers WHERE id = 1"),
+    ("currval", "SELECT nextval('tickets'), 1 / (id - 1) FROM numbers WHERE id = 1"),
+    ("a random seed", "SELECT setseed(0.5), 1 / (id - 1) FROM numbers WHERE id = 1"),
+];
+
 /// What a session answers: a value, or the SQLSTATE.
 async fn shown(session: &Session, sql: &str) -> String {
     match session.try_value(sql).await {
@@ -157,6 +164,26 @@ async fn nothing_of_a_session_that_stays_is_seen_by_others_and_it_keeps_its_own(
         holder.close().await;
         assert_eq!(shown(&other, &show).await, clean, "{} is not seen afterwards", state.name);
         other.close().await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_statement_left_is_not_seen_by_the_next() {
+    let front = front::with(&[("pool.size", "1"), ("pool.renewals", "0")]).await;
+    for (name, sql) in LASTING {
+        let state = STATES.iter().find(|state| state.name == *name).expect("a kind of state");
+        let (clean, show) = (untouched(&front, state).await, asks(&front, state).await);
+        let extended =
+            [say::parse("", sql, &[]), say::bind("", "", &[], &[]), say::execute("", 0), say::sync()].concat();
+        for request in [say::query(sql), extended] {
+            let mut first = RawSession::log_in(front.port(), "app");
+            first.send(&request);
+            assert_eq!(sqlstate(&first.read_until(b'Z')).as_deref(), Some("22012"), "{name}");
+            first.send(&say::terminate());
+            let next = front.connect("app").await;
+            assert_eq!(shown(&next, &show).await, clean, "{name}");
+            next.close().await;
+        }
     }
 }
 
