@@ -107,9 +107,13 @@ struct Slot {
 #[derive(Default)]
 struct Told {
     /// Whoever asked for a cancel and has had no answer.
-    asked: Vec<oneshot::Sender<CancelOutcome>>,
+    asked: Askers,
+    /// Those of the last cancel that was sent to a node; it is held by whoever sends it.
+    sent: Rc<RefCell<Askers>>,
     struck: Option<Struck>,
 }
+
+type Askers = Vec<oneshot::Sender<CancelOutcome>>;
 
 /// A session's registration; dropping it ends it.
 pub struct CancelRegistration {
@@ -278,7 +282,7 @@ impl CancelRegistration {
         self.slot.told.borrow_mut().get_or_insert_default().asked.push(oneshot::channel().0);
     }
 
-    fn take_asked(&self) -> Vec<oneshot::Sender<CancelOutcome>> {
+    fn take_asked(&self) -> Askers {
         self.slot.told.borrow_mut().as_mut().map(|told| std::mem::take(&mut told.asked)).unwrap_or_default()
     }
 
@@ -306,13 +310,25 @@ impl CancelRegistration {
 
     /// This server connection is at work for the session: its node is told. Call it while the lease is held: it is not
     /// given to anybody else before the node has taken the cancel.
-    pub fn deliver(&self, target: &Arc<CancelTarget>) {
-        for asked in self.take_asked() {
-            let (target, under_way) = (Arc::clone(target), target.begin());
-            self.worker.spawn(async move {
-                let _ = asked.send(deliver(&target, under_way).await);
-            });
+    /// `again`: the node was told to cancel the same unit before. While that is on its way, it serves all who ask: drivers
+    /// cancel twice, and the second one would come late and strike what follows.
+    pub fn deliver(&self, target: &Arc<CancelTarget>, again: bool) {
+        let asked = self.take_asked();
+        let mut told = self.slot.told.borrow_mut();
+        let told = told.get_or_insert_default();
+        if again && Rc::strong_count(&told.sent) > 1 {
+            told.sent.borrow_mut().extend(asked);
+            return;
         }
+        let askers = Rc::new(RefCell::new(asked));
+        told.sent = Rc::clone(&askers);
+        let (target, under_way) = (Arc::clone(target), target.begin());
+        self.worker.spawn(async move {
+            let outcome = deliver(&target, under_way).await;
+            for asked in askers.take() {
+                let _ = asked.send(outcome);
+            }
+        });
     }
 }
 

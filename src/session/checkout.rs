@@ -50,7 +50,7 @@ impl Session {
         if self.waiter.is_some() {
             return Ok(Answer::Wait);
         }
-        if std::mem::take(&mut self.cancelled) {
+        if self.machine.is_cancelled() {
             return Ok(Answer::Failed(ClientError::canceled().into()));
         }
         let node = match target {
@@ -149,10 +149,13 @@ impl Session {
         SessionEnd::Server
     }
 
-    /// Whether a cancel has to be dealt with now. It waits while the node is at something of ours.
+    /// Whether a cancel has to be dealt with now. It waits while the node is at something of ours, unless that is what
+    /// follows an answer: PostgreSQL has nothing to cancel then.
     pub(super) fn is_cancelled(&self, cx: &Context<'_>) -> bool {
         let asked = self.cancel.poll_asked(cx).is_ready();
-        (asked && self.machine.works_for() != WorksFor::Us) || (self.cancelled && self.waiting.is_some())
+        let deaf =
+            || self.machine.works_for() == WorksFor::Us && !(self.machine.audits() && self.bytes.inbox.is_empty());
+        (asked && !deaf()) || (self.waiting.is_some() && self.machine.is_cancelled())
     }
 
     fn under_way_since(&self) -> Option<Instant> {
@@ -170,21 +173,19 @@ impl Session {
         {
             self.cancel.ask();
         }
-        if !self.cancel.is_asked() && !self.cancelled {
+        if !self.cancel.is_asked() && !self.machine.is_cancelled() {
             return Ok(());
         }
         if self.waiter.take().is_some() || self.waiting.is_some() {
-            self.cancelled = false;
             self.on_answer(Answer::Failed(ClientError::canceled().into()))?;
             self.cancel.answer(CancelOutcome::Delivered);
             return self.feed_inbox();
         }
         match &mut self.lease {
             Some(lease) if self.machine.works_for() == WorksFor::Client => {
-                self.cancelled = true;
                 // Who cancels and leaves may look whether its process is gone.
                 lease.state.worn = true;
-                self.cancel.deliver(&lease.cancel);
+                self.cancel.deliver(&lease.cancel, self.machine.note_cancel());
             }
             _ => self.cancel.answer(CancelOutcome::NothingToCancel),
         }

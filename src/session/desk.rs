@@ -40,6 +40,8 @@ pub struct UnderWay {
     pub(super) cancels: Vec<u32>,
     /// Settings that the transaction at hand changed.
     pub(super) touched: Vec<String>,
+    /// See `Machine::is_cancelled`.
+    pub(super) cancelled: bool,
     /// Why the last replica's answer was not used, for the metrics.
     pub(super) refusal: &'static str,
 }
@@ -55,6 +57,7 @@ impl UnderWay {
         self.undo.clear();
         self.aliases.clear();
         self.cancels.clear();
+        self.cancelled = false;
     }
 
     /// Forgets everything, for the next session, without giving the memory back.
@@ -70,6 +73,7 @@ impl UnderWay {
             undo: _,
             aliases: _,
             cancels: _,
+            cancelled: _,
             work,
             owed,
             observation,

@@ -214,7 +214,6 @@ impl Session {
         let Some(finished) = self.machine.take_finished() else {
             return;
         };
-        self.cancelled = false;
         if let Some(abroad) = self.machine.take_abroad() {
             self.go_abroad(abroad);
         }

@@ -81,7 +81,6 @@ impl Session {
             heard: 0,
             bytes: Lent::default(),
             reading_unit: true,
-            cancelled: false,
             credentials,
             pools: Vec::new(),
             abroad: Vec::new(),

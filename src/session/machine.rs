@@ -268,6 +268,21 @@ impl Machine {
         }
     }
 
+    /// A node is told to cancel the unit at hand. True if one was before.
+    pub fn note_cancel(&mut self) -> bool {
+        std::mem::replace(&mut self.now.cancelled, true)
+    }
+
+    /// Whether a node was told to cancel the unit at hand: should its answer be lost, it must not be done again.
+    pub fn is_cancelled(&self) -> bool {
+        !self.is_at_rest() && self.now.cancelled
+    }
+
+    /// The client has its answer; the process is being asked what it holds.
+    pub fn audits(&self) -> bool {
+        self.audit.is_some()
+    }
+
     /// The reply is being held back: the loop keeps what comes from the node until this turns false.
     pub fn holds_reply(&self) -> bool {
         self.phase == Phase::Running && self.now.work.reply == Reply::Held

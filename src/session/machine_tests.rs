@@ -329,6 +329,22 @@ fn a_query_that_is_to_be_decided_anew_can_be_refused() {
     assert!(told[0].contains("C57014") && told[1] == "< ReadyForQuery I", "{told:?}");
 }
 
+/// It would end the next statement, which nobody cancelled.
+#[test]
+fn a_cancel_is_over_with_its_unit() {
+    for end in ["(B) lost", "(B) ErrorResponse SERROR|C57014|"] {
+        let mut player = Player::new();
+        player.play("(F) Query UPDATE t SET a = 1|");
+        assert!(!player.machine.note_cancel() && player.machine.note_cancel());
+        player.play(end);
+        if player.lease.is_some() {
+            assert!(player.machine.is_cancelled(), "not answered yet");
+            player.play("(B) ReadyForQuery I");
+        }
+        assert!(!player.machine.is_cancelled(), "{end}");
+    }
+}
+
 /// PostgreSQL forgets the unnamed statement before it looks at a Query, whatever becomes of it (seed 374).
 #[test]
 fn a_query_that_is_refused_leaves_no_unnamed_statement() {

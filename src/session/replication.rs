@@ -61,7 +61,7 @@ pub(super) async fn serve(
     if super::greeting::write_all(&mut client, &words).await.is_ok() {
         let cancels = std::future::poll_fn(|cx| {
             if registration.poll_asked(cx).is_ready() {
-                registration.deliver(&target);
+                registration.deliver(&target, false);
             }
             std::task::Poll::<()>::Pending
         });

@@ -82,8 +82,6 @@ pub struct Session {
     pub(super) bytes: Lent,
     /// The unit in `bytes.inbox` is incomplete: more of it must be read.
     pub(super) reading_unit: bool,
-    /// A node was told to cancel the unit under way: should its answer be lost, the unit must not be done again.
-    pub(super) cancelled: bool,
     pub(super) credentials: Credentials,
     pub(super) pools: Vec<(NodeId, Arc<Pool>)>,
     /// What a transaction under way changes that all databases share, and the catalogs that were told of it.

@@ -44,7 +44,7 @@ fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
             answer.replace(Some(outcome));
         });
         poll_fn(|cx| session.poll_asked(cx)).await;
-        session.deliver(&lease.cancel);
+        session.deliver(&lease.cancel, false);
         until("the node hears of it", || node.see(|seen| seen.cancels.clone()) == [(1, b"key!".to_vec())]).await;
         lease.release();
         let mut waiter = wait(&pool, &worker);
@@ -58,6 +58,48 @@ fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
         assert_eq!(*outcome.borrow(), Some(CancelOutcome::Delivered));
         drop(session);
         assert_eq!(cancels.cancel(pid, &secret).await, CancelOutcome::UnknownKey);
+    });
+}
+
+/// Drivers cancel twice; a second one that came late would strike the next statement.
+#[test]
+fn a_cancel_on_its_way_serves_all_who_ask_for_the_same_statement() {
+    local(async {
+        let (node, worker) = (Node::primary(), worker(0));
+        let pool = pool_of(&node, config(1));
+        let cancels = Cancels::new();
+        let session = cancels.register(&worker, cancels.next_pid(), SecretLength::Four).unwrap();
+        let (pid, secret) = (session.pid(), session.secret());
+        let lease = checkout(&pool, &worker).await.unwrap();
+        node.see(|seen| seen.hold_cancels = true);
+        let outcomes = Rc::new(RefCell::new(Vec::new()));
+        let one = (1, b"key!".to_vec());
+        for (again, heard) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
+            let (cancels, secret, outcomes) = (Arc::clone(&cancels), secret.clone(), Rc::clone(&outcomes));
+            tokio::task::spawn_local(async move {
+                let outcome = cancels.cancel(pid, &secret).await;
+                outcomes.borrow_mut().push(outcome);
+            });
+            poll_fn(|cx| session.poll_asked(cx)).await;
+            session.deliver(&lease.cancel, again);
+            until("the node hears of it", || node.see(|seen| seen.cancels.len()) >= heard).await;
+            assert_eq!(node.see(|seen| seen.cancels.clone()), vec![one.clone(); heard]);
+        }
+        assert_eq!(*outcomes.borrow(), []);
+        node.see(|seen| seen.hold_cancels = false);
+        until("all are answered", || outcomes.borrow().len() == 4).await;
+        assert_eq!(*outcomes.borrow(), [CancelOutcome::Delivered; 4]);
+        // One that was taken is over.
+        let again = Rc::new(RefCell::new(None));
+        let (asked, answer) = (Arc::clone(&cancels), Rc::clone(&again));
+        tokio::task::spawn_local(async move {
+            let outcome = asked.cancel(pid, &secret).await;
+            answer.replace(Some(outcome));
+        });
+        poll_fn(|cx| session.poll_asked(cx)).await;
+        session.deliver(&lease.cancel, true);
+        until("it is answered", || again.borrow().is_some()).await;
+        assert_eq!(node.see(|seen| seen.cancels.len()), 3);
     });
 }
 
@@ -169,7 +211,7 @@ fn a_real_node_is_logged_in_to_cancelled_and_replaced() {
         let cancel = || async {
             let asked = async {
                 poll_fn(|cx| session.poll_asked(cx)).await;
-                session.deliver(&target);
+                session.deliver(&target, false);
             };
             let secret = session.secret();
             tokio::join!(cancels.cancel(session.pid(), &secret), asked).0
