@@ -299,10 +299,10 @@ impl Machine {
         if self.now.unit.names_statements == NamesStatements::Yes && !own_names {
             self.take_own_names(io, link);
         }
-        let wanted = self.settings.current();
-        if std::sync::Arc::ptr_eq(&link.state.settings, wanted) {
+        if self.settings.are_shared(&mut link.state.settings) {
             return;
         }
+        let wanted = self.settings.current();
         let mut query = Vec::new();
         let sync = sync::put_sync(&mut query, &link.state.settings, wanted, link.role == LinkRole::Replica);
         link.state.settings = std::sync::Arc::clone(wanted);

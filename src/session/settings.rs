@@ -35,9 +35,24 @@ impl SessionSettings {
         self.look();
     }
 
-    /// Adopts an equal map, so that the next comparison is one of pointers.
-    pub fn share(&mut self, equal: &Arc<Settings>) {
-        self.current = Arc::clone(equal);
+    /// Whether a connection has the same settings. If so, both come to hold one map, that at the lower address: sessions
+    /// and connections that are alike soon all hold the same, which pointers tell and which takes the room of one.
+    pub fn are_shared(&mut self, other: &mut Arc<Settings>) -> bool {
+        if Arc::ptr_eq(&self.current, other) {
+            return true;
+        }
+        if self.current != *other {
+            return false;
+        }
+        if Arc::as_ptr(&self.current) < Arc::as_ptr(other) {
+            *other = Arc::clone(&self.current);
+            return true;
+        }
+        if Arc::ptr_eq(&self.current, &self.startup) {
+            self.startup = Arc::clone(other);
+        }
+        self.current = Arc::clone(other);
+        true
     }
 
     /// Accounts for an act that succeeded outside of a transaction block. `true` if it was about settings.
@@ -159,6 +174,24 @@ mod tests {
         assert_eq!(settings.text("timezone").as_deref(), Some("utc"));
         let on_server = SessionSettings::on_server(settings.current(), &Act::Reset { name: "timezone".into() });
         assert!(on_server.is_empty());
+    }
+
+    #[test]
+    fn equal_settings_come_to_be_one_map() {
+        let maps = [startup(), startup(), startup()];
+        let lowest = maps.iter().map(Arc::as_ptr).min().unwrap();
+        let mut sessions = maps.clone().map(SessionSettings::new);
+        let mut connections = maps;
+        for _ in 0..2 {
+            for (session, connection) in (0..9).map(|n| (n % 3, n / 3)) {
+                assert!(sessions[session].are_shared(&mut connections[connection]));
+            }
+        }
+        assert!(connections.iter().all(|map| Arc::as_ptr(map) == lowest));
+        assert!(sessions.iter().all(|it| Arc::as_ptr(&it.current) == lowest && Arc::as_ptr(&it.startup) == lowest));
+        sessions[0].apply(&set("timezone", "Asia/Tokyo"));
+        assert!(!sessions[0].are_shared(&mut connections[0]));
+        assert_eq!((sessions[1].text("timezone").as_deref(), connections[0].len()), (Some("utc"), 1));
     }
 
     #[test]
