@@ -52,3 +52,4 @@ profile: ## what release builds are laid out by (config/rustc.sh), recorded anew
 	LLVM_PROFILE_FILE=$(CURDIR)/target/profile/raw/%p.profraw python3 tests/bench/profile.py target/profile/release/pgweir
 	PATH="$$(rustc --print sysroot)/lib/rustlib/$$(rustc -vV | sed -n 's/^host: //p')/bin:/usr/lib/llvm-$$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')/bin:$$PATH" \
 	  llvm-profdata merge -sparse -o config/release.profdata target/profile/raw/*.profraw
+	sed -i "s/^profile=.*/profile=$$(cksum <config/release.profdata | cut -d ' ' -f 1)/" config/rustc.sh
