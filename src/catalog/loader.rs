@@ -124,7 +124,7 @@ async fn is_wanted(client: &Client) -> Result<bool, LoadError> {
 
 /// One snapshot, with the position that the primary had reached afterwards.
 pub async fn read(client: &Client, config: &RoutingConfig, prove: Prove) -> Result<Catalog, LoadError> {
-    let rows = query::fetch(client).await?;
+    let rows = Box::pin(query::fetch(client)).await?;
     let position = position(client).await?;
     let defaults: String = client.query_one(query::DEFAULTS, &[]).await?.get(0);
     let functions = config.read_functions.clone();

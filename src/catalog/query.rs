@@ -219,28 +219,40 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()), substr(pg_walf
 
 /// Fetches everything in one transaction, so that the rows fit each other.
 pub async fn fetch(client: &Client) -> Result<Rows, Error> {
-    client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let rows = fetch_all(client).await;
-    client.batch_execute("ROLLBACK").await?;
-    rows
-}
-
-async fn fetch_all(client: &Client) -> Result<Rows, Error> {
     let version = client.query_one("SELECT current_setting('server_version_num')::int", &[]).await?;
+    let (functions, types, relations, operators, trees, links, columns) = tokio::try_join!(
+        client.prepare(FUNCTIONS),
+        client.prepare(TYPES),
+        client.prepare(RELATIONS),
+        client.prepare(OPERATORS),
+        client.prepare(TREES),
+        client.prepare(LINKS),
+        client.prepare(COLUMNS),
+    )?;
+    // Sent all at once: whoever looks for sessions that are idle in a transaction must not find this one.
+    let (begun, functions, types, relations, operators, trees, links, columns, ended) = tokio::join!(
+        biased;
+        client.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"),
+        client.query(&functions, &[]),
+        client.query(&types, &[]),
+        client.query(&relations, &[]),
+        client.query(&operators, &[]),
+        client.query(&trees, &[]),
+        client.query(&links, &[]),
+        client.query(&columns, &[]),
+        client.batch_execute("ROLLBACK"),
+    );
+    begun.and(ended)?;
     Ok(Rows {
         server_version: u32::try_from(version.get::<_, i32>(0)).unwrap_or(0),
-        functions: rows(client, FUNCTIONS, function).await?,
-        types: rows(client, TYPES, type_).await?,
-        relations: rows(client, RELATIONS, relation).await?,
-        operators: rows(client, OPERATORS, operator).await?,
-        trees: rows(client, TREES, |r| TreeRow { of: r.get(0), oid: r.get(1), text: r.get(2) }).await?,
-        links: rows(client, LINKS, |r| LinkRow { kind: r.get(0), from: r.get(1), to: r.get(2) }).await?,
-        columns: rows(client, COLUMNS, |r| r.get(0)).await?,
+        functions: functions?.iter().map(function).collect(),
+        types: types?.iter().map(type_).collect(),
+        relations: relations?.iter().map(relation).collect(),
+        operators: operators?.iter().map(operator).collect(),
+        trees: trees?.iter().map(|r| TreeRow { of: r.get(0), oid: r.get(1), text: r.get(2) }).collect(),
+        links: links?.iter().map(|r| LinkRow { kind: r.get(0), from: r.get(1), to: r.get(2) }).collect(),
+        columns: columns?.iter().map(|r| r.get(0)).collect(),
     })
-}
-
-async fn rows<T>(client: &Client, sql: &str, read: impl Fn(&Row) -> T) -> Result<Vec<T>, Error> {
-    Ok(client.query(sql, &[]).await?.iter().map(read).collect())
 }
 
 fn function(r: &Row) -> FunctionRow {
