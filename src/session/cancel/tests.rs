@@ -14,6 +14,17 @@ use crate::pool::tests::{Node, anyone, checkout, config, local, now, pool_of, un
 use crate::pool::{Checkout, CheckoutError, Endpoint, Lease, Pool, Pools};
 use crate::worker::tests::worker;
 
+/// What a CancelRequest leads to, once it is known.
+fn ask_for_cancel(cancels: &Arc<Cancels>, pid: u32, secret: &[u8]) -> Rc<RefCell<Option<CancelOutcome>>> {
+    let outcome = Rc::new(RefCell::new(None));
+    let (cancels, secret, answer) = (Arc::clone(cancels), secret.to_vec(), Rc::clone(&outcome));
+    tokio::task::spawn_local(async move {
+        let outcome = cancels.cancel(pid, &secret).await;
+        answer.replace(Some(outcome));
+    });
+    outcome
+}
+
 #[test]
 fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
     local(async {
@@ -36,13 +47,7 @@ fn a_cancel_reaches_the_node_and_its_connection_waits_for_it() {
         assert_eq!(cancels.cancel(pid, &secret[..31]).await, CancelOutcome::UnknownKey);
         assert_eq!(cancels.cancel(pid + 1, &secret).await, CancelOutcome::UnknownKey);
         node.see(|seen| seen.hold_cancels = true);
-        let outcome = Rc::new(RefCell::new(None));
-        let (asked, answer) = (Arc::clone(&cancels), Rc::clone(&outcome));
-        let key = secret.clone();
-        tokio::task::spawn_local(async move {
-            let outcome = asked.cancel(pid, &key).await;
-            answer.replace(Some(outcome));
-        });
+        let outcome = ask_for_cancel(&cancels, pid, &secret);
         poll_fn(|cx| session.poll_asked(cx)).await;
         session.deliver(&lease.cancel, false);
         until("the node hears of it", || node.see(|seen| seen.cancels.clone()) == [(1, b"key!".to_vec())]).await;
@@ -72,30 +77,21 @@ fn a_cancel_on_its_way_serves_all_who_ask_for_the_same_statement() {
         let (pid, secret) = (session.pid(), session.secret());
         let lease = checkout(&pool, &worker).await.unwrap();
         node.see(|seen| seen.hold_cancels = true);
-        let outcomes = Rc::new(RefCell::new(Vec::new()));
+        let mut outcomes = Vec::new();
         let one = (1, b"key!".to_vec());
         for (again, heard) in [(false, 1), (true, 1), (false, 2), (true, 2)] {
-            let (cancels, secret, outcomes) = (Arc::clone(&cancels), secret.clone(), Rc::clone(&outcomes));
-            tokio::task::spawn_local(async move {
-                let outcome = cancels.cancel(pid, &secret).await;
-                outcomes.borrow_mut().push(outcome);
-            });
+            outcomes.push(ask_for_cancel(&cancels, pid, &secret));
             poll_fn(|cx| session.poll_asked(cx)).await;
             session.deliver(&lease.cancel, again);
             until("the node hears of it", || node.see(|seen| seen.cancels.len()) >= heard).await;
             assert_eq!(node.see(|seen| seen.cancels.clone()), vec![one.clone(); heard]);
         }
-        assert_eq!(*outcomes.borrow(), []);
+        assert!(outcomes.iter().all(|outcome| outcome.borrow().is_none()));
         node.see(|seen| seen.hold_cancels = false);
-        until("all are answered", || outcomes.borrow().len() == 4).await;
-        assert_eq!(*outcomes.borrow(), [CancelOutcome::Delivered; 4]);
+        until("all are answered", || outcomes.iter().all(|outcome| outcome.borrow().is_some())).await;
+        assert!(outcomes.iter().all(|outcome| *outcome.borrow() == Some(CancelOutcome::Delivered)));
         // One that was taken is over.
-        let again = Rc::new(RefCell::new(None));
-        let (asked, answer) = (Arc::clone(&cancels), Rc::clone(&again));
-        tokio::task::spawn_local(async move {
-            let outcome = asked.cancel(pid, &secret).await;
-            answer.replace(Some(outcome));
-        });
+        let again = ask_for_cancel(&cancels, pid, &secret);
         poll_fn(|cx| session.poll_asked(cx)).await;
         session.deliver(&lease.cancel, true);
         until("it is answered", || again.borrow().is_some()).await;
