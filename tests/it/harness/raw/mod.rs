@@ -168,6 +168,7 @@ impl RawSession {
                     return None;
                 }
                 Ok(count) => self.buffer.extend(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return None,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     // The caller sees an answer that ends too early, and says of what.
