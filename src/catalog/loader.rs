@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use super::handle::DatabaseCatalog;
 use super::{Catalog, query};
@@ -127,12 +127,15 @@ pub async fn read(client: &Client, config: &RoutingConfig, prove: Prove) -> Resu
     let rows = Box::pin(query::fetch(client)).await?;
     let position = position(client).await?;
     let defaults: String = client.query_one(query::DEFAULTS, &[]).await?.get(0);
+    let beginnings = client.query(query::BEGINNINGS, &[]).await?;
     let functions = config.read_functions.clone();
     let mut catalog = tokio::task::spawn_blocking(move || prove(&rows, &functions))
         .await
         .map_err(|error| LoadError::Connect(error.to_string()))?;
     catalog.position = position;
     catalog.defaults = defaults.into();
+    let beginning = |row: &Row| (row.get::<_, &str>(0).into(), row.get::<_, &str>(1).into());
+    catalog.beginnings = beginnings.iter().map(beginning).collect();
     Ok(catalog)
 }
 

@@ -142,6 +142,8 @@ pub struct Catalog {
     pub position: Position,
     /// Another text when what new sessions begin with (ALTER ROLE … SET) became another.
     pub defaults: Box<str>,
+    /// What sessions of a role begin with, as digests; under the empty name what those of all roles do.
+    pub beginnings: HashMap<Box<str>, Box<str>, foldhash::fast::FixedState>,
     /// `server_version_num` of the primary.
     pub server_version: u32,
     pub functions: ByName<Function>,

@@ -212,6 +212,13 @@ SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'object' AND database = 0 A
 pub const DEFAULTS: &str =
     "SELECT coalesce(sum(hashtextextended(s::text, 1)::numeric), 0)::text FROM pg_db_role_setting s";
 
+/// Of this database's sessions, by role; the empty name is that of all roles.
+pub const BEGINNINGS: &str = "
+SELECT coalesce((SELECT rolname::text FROM pg_roles r WHERE r.oid = s.setrole), ''),
+       sum(hashtextextended(s::text, 1)::numeric)::text
+FROM pg_db_role_setting s
+WHERE setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database())) GROUP BY 1";
+
 /// The position, after the snapshot was read; also proves that the server is a primary.
 pub const POSITION: &str = "
 SELECT (SELECT system_identifier::text FROM pg_control_system()), substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8),

@@ -60,7 +60,9 @@ impl Session {
         // A client that is gone is found out by the first read.
         drop(write_all(&mut client, &words).await);
         let id = shared.next_session();
-        let mut machine = Machine::new(id, &rules, SessionSettings::new(startup));
+        let (catalog, mut settings) = (shared.catalogs.database(&request.database), SessionSettings::new(startup));
+        settings.began_otherwise(&catalog.snapshot(), &request.user);
+        let mut machine = Machine::new(id, &rules, settings);
         machine.set_home(connection);
         Ok(Box::new(Session {
             id,
@@ -84,7 +86,7 @@ impl Session {
             credentials,
             pools: Vec::new(),
             abroad: Vec::new(),
-            catalog: shared.catalogs.database(&request.database),
+            catalog,
             account: worker.metrics.account(&request.database, &request.user),
             cancel,
             rules,

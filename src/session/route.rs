@@ -170,7 +170,8 @@ impl Machine {
         };
         // Statements that have the client's own names are prepared and closed where they are.
         let named = self.traces.has(Traces::OWN_NAMES);
-        let held = self.pins.hold_reads() || self.settings.refused_by_replicas();
+        let otherwise = self.settings.began_otherwise(env.catalog, &env.rules.user);
+        let held = self.pins.hold_reads() || self.settings.refused_by_replicas() || otherwise;
         self.state.reads_pinned = named || held || env.ends_expected;
         if let (Portals::Earlier, Block::Replica(_), Transaction::OnReplica(node)) =
             (self.now.unit.portals, &self.block, self.state.transaction)

@@ -1,8 +1,10 @@
 //! Pure: the session's SET values. A checkout brings a server connection to them (`pool::sync`); what a statement changed
 //! arrives here either from its own text or, where that is not certain, from an audit of the server process.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use crate::catalog::Catalog;
 use crate::pool::state::Settings;
 use crate::sql::Act;
 
@@ -15,6 +17,18 @@ pub struct SessionSettings {
     /// See [`SessionSettings::standard_lexis`]; asked for each statement, so it is kept.
     unusual_lexis: bool,
     refused_by_replicas: bool,
+    began: Beginning,
+}
+
+/// What ALTER ROLE … SET and ALTER DATABASE … SET gave the session at its login. It keeps that for its life, while
+/// connections to replicas come and go.
+#[derive(Debug, Default)]
+struct Beginning {
+    /// `None`: no catalog was known then.
+    with: Option<u32>,
+    /// The version of the snapshot that was looked at last, and whether a session would begin otherwise now.
+    seen: u64,
+    otherwise: bool,
 }
 
 impl SessionSettings {
@@ -125,6 +139,21 @@ impl SessionSettings {
         !self.unusual_lexis
     }
 
+    /// Whether a session of this user that began now would begin with other settings: a replica would then answer under
+    /// those. Called at the login, and for each statement. A login while the catalog is behind goes by what is known: it
+    /// may come to be held for one that began before the change.
+    pub fn began_otherwise(&mut self, catalog: &Catalog, user: &str) -> bool {
+        let began = &mut self.began;
+        if began.seen != catalog.version {
+            let mut now = DefaultHasher::new();
+            (catalog.beginnings.get(""), catalog.beginnings.get(user)).hash(&mut now);
+            let now = now.finish() as u32;
+            began.seen = catalog.version;
+            began.otherwise = *began.with.get_or_insert(now) != now;
+        }
+        began.otherwise
+    }
+
     /// Under these settings a replica would refuse, or answer otherwise.
     pub fn refused_by_replicas(&self) -> bool {
         self.refused_by_replicas
@@ -174,6 +203,23 @@ mod tests {
         assert_eq!(settings.text("timezone").as_deref(), Some("utc"));
         let on_server = SessionSettings::on_server(settings.current(), &Act::Reset { name: "timezone".into() });
         assert!(on_server.is_empty());
+    }
+
+    #[test]
+    fn who_began_before_a_change_of_its_beginning_began_otherwise() {
+        let catalog = |version, beginnings: &[(&str, &str)]| Catalog {
+            version,
+            beginnings: beginnings.iter().map(|(role, digest)| ((*role).into(), (*digest).into())).collect(),
+            ..Catalog::default()
+        };
+        let mut old = SessionSettings::new(startup());
+        assert!(!old.began_otherwise(&catalog(0, &[]), "app"), "nothing is known");
+        assert!(!old.began_otherwise(&catalog(1, &[("app", "7")]), "app"));
+        assert!(!old.began_otherwise(&catalog(2, &[("app", "7"), ("other", "1")]), "app"), "another role's");
+        for (version, beginnings) in [(3, vec![("app", "8")]), (4, vec![]), (5, vec![("app", "7"), ("", "1")])] {
+            assert!(old.began_otherwise(&catalog(version, &beginnings), "app"), "{beginnings:?}");
+        }
+        assert!(!old.began_otherwise(&catalog(6, &[("app", "7")]), "app"), "it was taken back");
     }
 
     #[test]
