@@ -1,5 +1,5 @@
-//! Recovery conflicts over locks, snapshots, buffers, tablespaces and databases, and a replica that takes no more connections: the client gets its
-//! answer from another node and hears nothing. Whoever deadlocks with replay must hold a cursor, and those stay on the primary.
+//! Recovery conflicts over locks, snapshots, buffers, deadlocks, tablespaces and databases, and a replica that takes no more
+//! connections: the client gets its answer from another node and hears nothing.
 
 use std::future::Future;
 
@@ -18,6 +18,7 @@ async fn recovery_conflicts_end_no_read() {
     a_lock_on_the_primary_ends_no_read(&front).await;
     a_vacuum_on_the_primary_ends_no_read(&front).await;
     a_pinned_buffer_ends_no_read(&front).await;
+    a_deadlock_with_replay_ends_no_read(&front).await;
     a_dropped_tablespace_ends_no_read(&front).await;
     a_dropped_database_ends_only_its_own_sessions(&front).await;
 }
@@ -41,13 +42,8 @@ async fn meets<T: Future<Output = ()>>(
     wait::until(&format!("a conflict met {read}"), || async {
         let trouble = async {
             // It runs somewhere by now; the troubles of a read that ran on the primary are only its own.
-            let mut on_replica = false;
             for _ in 0..50 {
-                for replica in &front.cluster.replicas {
-                    let active = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'";
-                    on_replica |= replica.ask(active).await != "0";
-                }
-                if on_replica {
+                if a_replica_reads(front).await {
                     break;
                 }
             }
@@ -58,6 +54,15 @@ async fn meets<T: Future<Output = ()>>(
         retried(front, "recovery_conflict") > before
     })
     .await;
+}
+
+async fn a_replica_reads(front: &Front) -> bool {
+    let mut reads = false;
+    for replica in &front.cluster.replicas {
+        let active = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app' AND state = 'active'";
+        reads |= replica.ask(active).await != "0";
+    }
+    reads
 }
 
 async fn a_lock_on_the_primary_ends_no_read(front: &Front) {
@@ -93,6 +98,42 @@ async fn a_pinned_buffer_ends_no_read(front: &Front) {
         primary.run_in("app", "VACUUM pinned").await;
     })
     .await;
+}
+
+/// Replay has taken a table's lock and waits for a page; who holds the page comes to want the table.
+async fn a_deadlock_with_replay_ends_no_read(front: &Front) {
+    let primary = &front.cluster.primary;
+    for replica in &front.cluster.replicas {
+        replica.run_in("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = '10min'").await;
+        replica.run_in("postgres", "ALTER SYSTEM SET deadlock_timeout = '10ms'").await;
+        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
+    }
+    primary
+        .run_in(
+            "app",
+            "CREATE FUNCTION slow(int) RETURNS bigint STABLE LANGUAGE sql AS 'SELECT count(*) FROM generate_series(1, 100000)';
+             CREATE FUNCTION look() RETURNS bigint STABLE SECURITY DEFINER LANGUAGE sql AS 'SELECT count(*) FROM numbers'",
+        )
+        .await;
+    let session = front.connect("app").await;
+    // The tables of a function that is not looked through are locked when it is called first: at the last row.
+    let read = "SELECT sum(CASE WHEN i < 100 THEN slow(i) ELSE look() END) FROM pinned";
+    meets(front, &session, read, "9901000", || async {
+        let holder = primary.superuser("app").await;
+        holder.batch_execute("BEGIN; LOCK TABLE numbers IN ACCESS EXCLUSIVE MODE").await.expect("it is locked");
+        primary.run_in("app", "BEGIN; INSERT INTO pinned VALUES (0); ROLLBACK").await;
+        primary.run_in("app", "VACUUM pinned").await;
+        wait::until("no replica reads", || async { !a_replica_reads(front).await }).await;
+        holder.batch_execute("COMMIT").await.expect("it is let go");
+    })
+    .await;
+    let kind = "User transaction caused buffer deadlock with recovery";
+    let met = front.cluster.replicas.iter().any(|replica| replica.log_count(kind) > 0);
+    assert!(front.proxy().is_none() || met, "another kind of conflict met it");
+    for replica in &front.cluster.replicas {
+        replica.run_in("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = '50ms'").await;
+        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
+    }
 }
 
 /// Its temporary files lie there: replay terminates whoever might have some.
