@@ -109,7 +109,8 @@ impl Machine {
     /// As far as the answers went that the client has.
     fn is_in_block(&self) -> bool {
         let open = matches!(self.block, Block::Primary | Block::Replica(_));
-        let acts = self.now.work.executed.iter().flat_map(|executed| &executed.verdict.acts);
+        let done = self.now.work.executed.iter().filter(|executed| !executed.is_void());
+        let acts = done.flat_map(|executed| &executed.verdict.acts);
         acts.fold(open, |open, act| match act {
             Act::Begin(_) => true,
             Act::Commit { chain } | Act::Rollback { chain } => *chain,

@@ -184,7 +184,7 @@ impl Machine {
                 Act::LastSequence => self.on_last_sequence(link),
                 Act::Pin(pin) if executed.fate == Fate::Failed => self.on_failed_pin(*pin, verdict),
                 Act::Pin(pin) => self.pins.insert(*pin),
-                _ if executed.fate == Fate::Failed && verdict.statements <= 1 => {}
+                _ if executed.is_void() => {}
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if truth == Truth::Asked => {
                     self.traces.add(Traces::AUDIT);
                     if let Act::Set { name, .. } = act {

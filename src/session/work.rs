@@ -159,6 +159,13 @@ pub(super) struct Executed {
     pub fate: Fate,
 }
 
+impl Executed {
+    /// A statement that failed and stood alone: nothing of it was done but what outlives a transaction.
+    pub fn is_void(&self) -> bool {
+        self.fate == Fate::Failed && self.verdict.statements <= 1
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Replay {
     #[default]
