@@ -182,7 +182,7 @@ impl Machine {
                 // A failed transaction does not give its values back.
                 Act::Sequence => self.on_sequence(link),
                 Act::LastSequence => self.on_last_sequence(link),
-                Act::Pin(pin) if executed.fate == Fate::Failed => self.on_failed_pin(*pin, verdict),
+                Act::Pin(pin) if executed.fate == Fate::Failed => self.on_failed_pin(*pin, executed),
                 Act::Pin(pin) => self.pins.insert(*pin),
                 _ if executed.is_void() => {}
                 Act::Set { .. } | Act::Reset { .. } | Act::ResetAll if truth == Truth::Asked => {
@@ -224,10 +224,10 @@ impl Machine {
     }
 
     /// A session's advisory lock, a seed and an origin outlive the transaction that failed.
-    fn on_failed_pin(&mut self, pin: Pin, verdict: &Verdict) {
+    fn on_failed_pin(&mut self, pin: Pin, executed: &Executed) {
         match pin {
             // Nobody was told the number.
-            Pin::BackendPid if verdict.statements <= 1 => {}
+            Pin::BackendPid if executed.is_void() => {}
             _ if Pins::are_audited(pin) => self.traces.add(Traces::AUDIT),
             _ => self.pins.insert(pin),
         }
