@@ -11,16 +11,22 @@ use crate::harness::wait;
 #[tokio::test]
 async fn recovery_conflicts_end_no_read() {
     let front = front::alone("conflicts", &[]).await;
-    for replica in &front.cluster.replicas {
-        replica.run_in("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = '50ms'").await;
-        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
-    }
+    set_on_replicas(&front, &[("max_standby_streaming_delay", "50ms")]).await;
     a_lock_on_the_primary_ends_no_read(&front).await;
     a_vacuum_on_the_primary_ends_no_read(&front).await;
     a_pinned_buffer_ends_no_read(&front).await;
     a_deadlock_with_replay_ends_no_read(&front).await;
     a_dropped_tablespace_ends_no_read(&front).await;
     a_dropped_database_ends_only_its_own_sessions(&front).await;
+}
+
+async fn set_on_replicas(front: &Front, settings: &[(&str, &str)]) {
+    for replica in &front.cluster.replicas {
+        for (name, value) in settings {
+            replica.run_in("postgres", &format!("ALTER SYSTEM SET {name} = '{value}'")).await;
+        }
+        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
+    }
 }
 
 fn retried(front: &Front, reason: &str) -> f64 {
@@ -103,11 +109,7 @@ async fn a_pinned_buffer_ends_no_read(front: &Front) {
 /// Replay has taken a table's lock and waits for a page; who holds the page comes to want the table.
 async fn a_deadlock_with_replay_ends_no_read(front: &Front) {
     let primary = &front.cluster.primary;
-    for replica in &front.cluster.replicas {
-        replica.run_in("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = '10min'").await;
-        replica.run_in("postgres", "ALTER SYSTEM SET deadlock_timeout = '10ms'").await;
-        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
-    }
+    set_on_replicas(front, &[("max_standby_streaming_delay", "10min"), ("deadlock_timeout", "10ms")]).await;
     primary
         .run_in(
             "app",
@@ -130,10 +132,7 @@ async fn a_deadlock_with_replay_ends_no_read(front: &Front) {
     let kind = "User transaction caused buffer deadlock with recovery";
     let met = front.cluster.replicas.iter().any(|replica| replica.log_count(kind) > 0);
     assert!(front.proxy().is_none() || met, "another kind of conflict met it");
-    for replica in &front.cluster.replicas {
-        replica.run_in("postgres", "ALTER SYSTEM SET max_standby_streaming_delay = '50ms'").await;
-        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
-    }
+    set_on_replicas(front, &[("max_standby_streaming_delay", "50ms")]).await;
 }
 
 /// Its temporary files lie there: replay terminates whoever might have some.
@@ -141,11 +140,7 @@ async fn a_dropped_tablespace_ends_no_read(front: &Front) {
     let primary = &front.cluster.primary;
     primary.run_in("postgres", "ALTER SYSTEM SET allow_in_place_tablespaces = on").await;
     primary.run_in("postgres", "SELECT pg_reload_conf()").await;
-    for replica in &front.cluster.replicas {
-        replica.run_in("postgres", "ALTER SYSTEM SET temp_tablespaces = 'spilled'").await;
-        replica.run_in("postgres", "ALTER SYSTEM SET work_mem = '64kB'").await;
-        replica.run_in("postgres", "SELECT pg_reload_conf()").await;
-    }
+    set_on_replicas(front, &[("temp_tablespaces", "spilled"), ("work_mem", "64kB")]).await;
     let session = front.connect("app").await;
     let read = "SELECT count(*) FROM (SELECT a.name FROM numbers a, numbers b ORDER BY a.name, b.id OFFSET 0) s";
     meets(front, &session, read, "1000000", || async {
